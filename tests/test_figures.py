@@ -1,0 +1,313 @@
+import io
+import re
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.text import Annotation, Text
+from matplotlib.transforms import BboxBase
+from scipy import stats
+
+from xconsensus import figures, published
+from xconsensus.errors import InputError
+from xconsensus.figures import style
+from xconsensus.figures.gallery import heat
+
+Members = Mapping[str, pd.DataFrame]
+EXPLAINERS = ("lime", "smoothgrad")
+
+
+def committee(members: int = 12, families: int = 7) -> dict[str, pd.DataFrame]:
+    rng = np.random.default_rng(members)
+    accuracy = rng.uniform(0.5, 0.9, members)
+    tables = {}
+    for explainer, scale in zip(EXPLAINERS, (1.0, 0.04), strict=True):
+        score = scale * (accuracy + rng.normal(0, 0.05, members))
+        table = pd.DataFrame(
+            {
+                "member": [f"member_{index}" for index in range(members)],
+                "family": [f"family {index % families}" for index in range(members)],
+                "accuracy": accuracy,
+                "consensus_score": score,
+                "consensus_score_low": 0.98 * score,
+                "consensus_score_high": 1.03 * score,
+                "mean_average_precision": accuracy - 0.2 + rng.normal(0, 0.05, members),
+            }
+        )
+        ensemble = {"member": "consensus", "family": "consensus", "accuracy": 0.93, "mean_average_precision": 0.85}
+        tables[explainer] = pd.concat([table, pd.DataFrame([ensemble])], ignore_index=True)
+    return tables
+
+
+def points(axes: Axes) -> list[Line2D]:
+    """The artists that draw members: one a family."""
+    return [line for line in axes.lines if line.get_linestyle() == "None" and line.get_marker() != "*"]
+
+
+def coordinates(axes: Axes) -> set[tuple[float, float]]:
+    return {(x, y) for line in points(axes) for x, y in np.asarray(line.get_xydata(), dtype=float).tolist()}
+
+
+FIGURES = [
+    (figures.fig04, "mean_average_precision", "accuracy"),
+    (figures.fig05, "consensus_score", "accuracy"),
+    (figures.fig10, "consensus_score", "mean_average_precision"),
+]
+
+
+@pytest.mark.parametrize(("figure", "x", "y"), FIGURES)
+@pytest.mark.parametrize("size", [12, 85])
+def test_every_member_is_a_point_and_titles_state_both_correlations(
+    figure: Callable[[Members], Figure], x: str, y: str, size: int
+) -> None:
+    members = committee(size)
+    drawn = figure(members)
+    assert [axes.get_title().splitlines()[0] for axes in drawn.axes] == [f"LIME, n = {size}", f"SmoothGrad, n = {size}"]
+    for axes, table in zip(drawn.axes, members.values(), strict=True):
+        own = table[:-1]
+        assert coordinates(axes) == set(zip(own[x], own[y], strict=True))
+        pearson, spearman = stats.pearsonr(own[x], own[y]), stats.spearmanr(own[x], own[y])
+        assert f"Pearson $r$ = {pearson.statistic:.3f}" in axes.get_title()
+        assert f"p = {pearson.pvalue:.1g}" in axes.get_title()
+        assert rf"Spearman $\rho$ = {spearman.statistic:.3f}" in axes.get_title()
+
+
+def test_figure_6_sets_two_explainers_against_each_other() -> None:
+    members = committee()
+    lime, smoothgrad = (table["consensus_score"][:-1] for table in members.values())
+    (axes,) = figures.fig06(members).axes
+    assert coordinates(axes) == set(zip(lime, smoothgrad, strict=True))
+    assert f"{stats.pearsonr(lime, smoothgrad).statistic:.3f}" in axes.get_title()
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("LIME score", "SmoothGrad score")
+    with pytest.raises(InputError, match="two explainers, not 1"):
+        figures.fig06({"lime": members["lime"]})
+
+
+@pytest.mark.parametrize("dataset", published.DATASETS)
+def test_published_tables_draw_their_legible_rows(dataset: str) -> None:
+    members = published.members(dataset)
+    for axes, table in zip(figures.fig05(members).axes, members.values(), strict=True):
+        legible = table.dropna(subset=["consensus_score", "accuracy"])
+        assert sum(len(np.atleast_1d(line.get_xdata())) for line in points(axes)) == len(legible)
+        assert f"n = {len(legible)}" in axes.get_title()
+
+
+def test_the_consensus_is_one_star_above_its_name_in_figure_4_only() -> None:
+    members = committee()
+    for axes in figures.fig04(members).axes:
+        (star,) = [line for line in axes.lines if line.get_marker() == "*"]
+        assert np.asarray(star.get_xydata()).tolist() == [[0.85, 0.93]]
+        assert "Consensus" in [text.get_text() for text in axes.texts]
+    for figure in (figures.fig05(members), figures.fig06(members), figures.fig10(members)):
+        assert not [line for axes in figure.axes for line in axes.lines if line.get_marker() == "*"]
+
+
+def within(outer: BboxBase, inner: BboxBase) -> bool:
+    """Within two pixels, the rounding of type."""
+    room = outer.padded(2)
+    return bool(room.x0 <= inner.x0 and room.y0 <= inner.y0 and inner.x1 <= room.x1 and inner.y1 <= room.y1)
+
+
+def look(line: Line2D) -> tuple[object, ...]:
+    return line.get_marker(), line.get_fillstyle(), line.get_markerfacecolor(), line.get_markeredgecolor()
+
+
+def test_a_family_has_one_look_in_all_panels_and_the_legend() -> None:
+    members = committee(30, families=15)
+    drawn = figures.fig05(members)
+    (legend,) = drawn.legends
+    expected = {
+        text.get_text(): look(handle)
+        for text, handle in zip(legend.get_texts(), legend.legend_handles, strict=True)
+        if isinstance(handle, Line2D)
+    }
+    assert set(expected) == set(members["lime"]["family"][:-1])
+    assert len(set(expected.values())) == 15
+    for axes, table in zip(drawn.axes, members.values(), strict=True):
+        family_of = dict(zip(table["consensus_score"], table["family"], strict=True))
+        for line in points(axes):
+            families = {family_of[x] for x in np.asarray(line.get_xdata(), dtype=float)}
+            assert len(families) == 1
+            assert look(line) == expected[families.pop()]
+
+
+def test_families_keep_apart_by_shape_alone_and_ignore_order() -> None:
+    names = [f"family {index}" for index in range(36)]
+    chosen = style.symbols(names)
+    assert len({(symbol.marker, symbol.fill) for symbol in chosen.values()}) == 36
+    assert chosen == style.symbols(names[::-1])
+    many = style.symbols(map(str, range(200)))
+    assert len({(symbol.marker, symbol.fill, symbol.colour) for symbol in many.values()}) == 200
+    assert "*" not in {symbol.marker for symbol in many.values()}
+
+
+def test_bars_span_the_intervals_of_scores() -> None:
+    members = committee()
+    for axes, table in zip(figures.fig05(members).axes, members.values(), strict=True):
+        ends = {tuple(segment[:, 0]) for bars in axes.collections for segment in bars.get_segments()}  # type: ignore[attr-defined]
+        own = table[:-1]
+        assert ends == set(zip(own["consensus_score_low"], own["consensus_score_high"], strict=True))
+
+
+def test_few_members_are_named_within_the_panel_without_overlap_and_many_are_not() -> None:
+    drawn = figures.fig05(committee())
+    drawn.draw_without_rendering()
+    for axes in drawn.axes:
+        names = [text for text in axes.texts if isinstance(text, Annotation)]
+        assert len(names) >= 8
+        # Annotation's own extent includes its leader line, which may pass a name.
+        boxes = [Text.get_window_extent(name) for name in names]
+        for index, box in enumerate(boxes):
+            assert within(axes.bbox, box)
+            assert not box.padded(-1).count_overlaps([other.padded(-1) for other in boxes[:index]])
+        centres = axes.transData.transform(sorted(coordinates(axes)))
+        assert not any(box.contains(x, y) for box in boxes for x, y in centres)
+    assert not figures.fig05(committee(21)).axes[0].texts
+
+
+@pytest.mark.parametrize("size", [12, 85])
+def test_type_is_7_points_at_least_and_all_of_it_is_on_the_page(size: int) -> None:
+    caption = "A data set, 50 images, " + "members of several families, " * 12
+    members = committee(size, families=size // 4)
+    drawings = [figures.fig04(members, caption), figures.fig06(members, caption), gallery_of(9, caption)]
+    for drawn in [*drawings, figures.fig08(growth(), 30, caption)]:
+        drawn.draw_without_rendering()
+        shown = [text for text in drawn.findobj(Text) if isinstance(text, Text) and text.get_text()]
+        assert min(float(text.get_fontsize()) for text in shown) >= 7
+        for text in [*drawn.texts, *(title for axes in drawn.axes for title in (axes.title, axes.xaxis.label))]:
+            assert not text.get_text() or within(drawn.bbox, text.get_window_extent())
+        legends = [legend.get_window_extent() for legend in drawn.legends]
+        captions = [t.get_window_extent() for t in drawn.texts if t.get_text().startswith("A data set")]
+        assert len(captions) == 1
+        for legend in legends:
+            assert legend.x0 >= 0
+            assert legend.x1 <= drawn.bbox.x1
+            assert legend.y0 >= captions[0].y1 - 1
+            assert all(axes.get_tightbbox().y0 >= legend.y1 - 1 for axes in drawn.axes)  # type: ignore[union-attr]
+
+
+def test_figures_save_as_vector_and_bitmap() -> None:
+    for form, start in (("pdf", b"%PDF"), ("png", b"\x89PNG")):
+        buffer = io.BytesIO()
+        figures.fig05(committee(), "caption").savefig(buffer, format=form)
+        assert buffer.getvalue().startswith(start)
+
+
+def test_tables_that_lack_what_a_figure_shows_are_refused() -> None:
+    members = {name: table.drop(columns="mean_average_precision") for name, table in committee().items()}
+    for figure in (figures.fig04, figures.fig10):
+        with pytest.raises(InputError, match="lime has no mean_average_precision"):
+            figure(members)
+    with pytest.raises(InputError, match="no explainer"):
+        figures.fig05({})
+
+
+@pytest.mark.parametrize("panels", [1, 2, 3, 4, 5])
+def test_a_panel_a_table_whatever_their_number(panels: int) -> None:
+    members = {f"committee {index}": committee()["lime"] for index in range(panels)}
+    drawn = figures.fig05(members)
+    assert [axes.get_title().split(",")[0] for axes in drawn.axes] == list(members)
+
+
+def growth() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    rows = [(size, trial, 1 - 1 / size + rng.random() / 9) for size in (2, 5, 15) for trial in range(6)]
+    return pd.DataFrame([*rows, (30, 0, 0.97)], columns=["size", "trial", "mean_average_precision"])
+
+
+def test_figure_8_shows_trials_means_medians_and_the_complete_committee() -> None:
+    trials = growth()
+    drawn = figures.fig08(trials, members=30)
+    (legend,) = drawn.legends
+    assert [text.get_text() for text in legend.get_texts()][-1] == "Complete committee (30 members)"
+    dots, mean, median, complete = drawn.axes[0].lines
+    assert len(np.atleast_1d(dots.get_xdata())) == len(trials)
+    for size in (2, 5, 15, 30):
+        values = trials.loc[trials["size"] == size, "mean_average_precision"]
+        index = np.flatnonzero(np.asarray(mean.get_xdata()) == size)[0]
+        assert np.asarray(mean.get_ydata())[index] == pytest.approx(np.mean(values))
+        assert np.asarray(median.get_ydata())[index] == pytest.approx(np.median(values))
+    assert set(np.asarray(complete.get_ydata())) == {0.97}
+    assert complete.get_linestyle() == "--"
+    assert len(figures.fig08(trials, members=85).axes[0].lines) == 3
+    with pytest.raises(InputError, match="no committees"):
+        figures.fig08(trials[:0], members=30)
+
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+
+
+def gallery_of(members: int, caption: str = "") -> Figure:
+    rng = np.random.default_rng(members)
+    tiles = [figures.Tile(f"a_member_of_long_name_{i}", rng.normal(size=(30, 40)), i / 99) for i in range(members)]
+    last = figures.Tile("consensus", rng.random((30, 40)), float("nan"))
+    return figures.gallery(IMAGE, [("LIME", [*tiles, last]), ("SmoothGrad", [*tiles, last])], caption=caption)
+
+
+@pytest.mark.parametrize("members", [1, 5, 12, 20])
+def test_the_gallery_has_a_tile_a_member_and_the_consensus_right_of_all(members: int) -> None:
+    drawn = gallery_of(members)
+    assert len(drawn.axes) == 2 * (members + 2)
+    boxes = {axes: axes.get_position() for axes in drawn.axes}
+    last = [axes for axes in drawn.axes if axes.get_title() == "Consensus"]
+    assert len(last) == 2
+    assert min(boxes[axes].x0 for axes in last) >= max(boxes[axes].x1 for axes in drawn.axes if axes not in last)
+    assert all(spine.get_visible() for axes in last for spine in axes.spines.values())
+    drawn_boxes = list(boxes.values())
+    for index, box in enumerate(drawn_boxes):
+        assert not box.count_overlaps(drawn_boxes[:index])
+    width, height = drawn.get_size_inches()
+    for box in drawn_boxes:
+        assert (box.width * width) / (box.height * height) == pytest.approx(40 / 30)
+
+
+def test_the_gallery_writes_average_precision_and_note_where_known() -> None:
+    explanation = np.ones((30, 40))
+    tiles = [
+        figures.Tile("a", explanation, 0.71234, "cat 0.93"),
+        figures.Tile("b", explanation),
+        figures.Tile("c", explanation),
+    ]
+    drawn = figures.gallery(IMAGE, [("LIME", tiles)], mask=explanation > 0)
+    labels = {axes.get_title(): axes.get_xlabel() for axes in drawn.axes}
+    assert labels == {"Image": "", "a": "AP 0.712\ncat 0.93", "b": "", "Consensus": ""}
+    plain = figures.gallery(IMAGE, [("LIME", [tuple(tile) for tile in tiles])])  # type: ignore[misc]
+    assert {axes.get_title(): axes.get_xlabel() for axes in plain.axes} == labels
+
+
+def test_heat_colours_positive_evidence_only() -> None:
+    explanation = np.zeros((30, 40))
+    explanation[5:15], explanation[20:] = 2.0, -3.0
+    shown = heat(IMAGE, explanation)
+    plain = heat(IMAGE, np.zeros((30, 40)))
+    assert shown.shape == (30, 40, 3)
+    assert shown.min() >= 0
+    assert shown.max() <= 1
+    np.testing.assert_array_equal(shown[:5], plain[:5])
+    np.testing.assert_array_equal(shown[15:], plain[15:])
+    assert np.ptp(shown[5:15], axis=-1).min() > 0.3
+    assert np.ptp(plain, axis=-1).max() < 1e-12
+
+
+def test_heat_ignores_scale_and_single_extreme_pixels() -> None:
+    explanation = np.random.default_rng(0).random((30, 40))
+    np.testing.assert_allclose(heat(IMAGE, explanation), heat(IMAGE, 1e-7 * explanation), atol=1e-9)
+    outlier = explanation.copy()
+    outlier[0, 0] = 1e6
+    assert np.abs(heat(IMAGE, explanation) - heat(IMAGE, outlier))[1:].max() < 0.05
+    np.testing.assert_array_equal(heat(IMAGE, np.full((30, 40), 3.0)), heat(IMAGE, np.zeros((30, 40))))
+    sparse = np.zeros((30, 40))
+    sparse[0, 0] = 5.0
+    assert not np.array_equal(heat(IMAGE, sparse), heat(IMAGE, np.zeros((30, 40))))
+
+
+def test_the_gallery_refuses_nothing_and_maps_of_another_size() -> None:
+    tile = figures.Tile("small", np.ones((10, 10)))
+    with pytest.raises(InputError, match="at least one explainer"):
+        figures.gallery(IMAGE, [("LIME", [tile])])
+    with pytest.raises(InputError, match=re.escape("map of small is (10, 10), the image (30, 40)")):
+        figures.gallery(IMAGE, [("LIME", [tile, tile])])

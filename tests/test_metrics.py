@@ -1,0 +1,182 @@
+import warnings
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from xconsensus.errors import InputError
+from xconsensus.metrics import average_precision, average_precisions, bootstrap_mean, correlation
+
+sklearn_metrics = pytest.importorskip("sklearn.metrics")
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("levels", [2, 7, 10**6])
+def test_average_precision_is_scikit_learns_with_and_without_ties(seed: int, levels: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = rng.integers(-levels, levels, 300) / levels
+    mask = rng.random(300) < 0.3
+    expected = sklearn_metrics.average_precision_score(mask, values)
+    assert average_precision(values, mask) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("levels", [3, 10**6])
+def test_a_superpixel_counts_as_its_painted_pixels(seed: int, levels: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 20, 500)
+    mask = rng.random(500) < 0.2 + 0.5 * (labels < 8)
+    weights = rng.integers(-levels, levels, 20).astype(np.float32)
+    counts = np.bincount(labels, minlength=20)
+    positives = np.bincount(labels[mask], minlength=20)
+    expected = sklearn_metrics.average_precision_score(mask, weights[labels])
+    assert average_precision(weights, positives, counts) == pytest.approx(expected, abs=1e-12)
+
+
+def test_many_maps_at_once_equal_one_by_one() -> None:
+    rng = np.random.default_rng(0)
+    maps = rng.integers(0, 6, (30, 50)).astype(np.float32)
+    counts = rng.integers(1, 9, 50)
+    positives = rng.integers(0, counts + 1)
+    one_by_one = [average_precision(values, positives, counts) for values in maps]
+    np.testing.assert_array_equal(average_precisions(maps, positives, counts), one_by_one)
+
+
+def test_average_precision_of_perfect_constant_and_objectless_maps() -> None:
+    mask = np.array([True, False, False, True])
+    assert average_precision(mask.astype(float), mask) == 1
+    assert average_precision(np.zeros(4), mask) == mask.mean()
+    assert np.isnan(average_precision(np.arange(4.0), np.zeros(4, bool)))
+
+
+def test_average_precision_depends_on_the_order_of_values_only() -> None:
+    rng = np.random.default_rng(3)
+    values, mask = rng.normal(size=80), rng.random(80) < 0.4
+    assert average_precision(values, mask) == average_precision(np.exp(3 * values) - 7, mask)
+
+
+@pytest.mark.parametrize(
+    ("values", "positives", "counts", "culprit"),
+    [
+        ([1.0, 2.0], [True], None, "2 values, 1 positives"),
+        ([1.0, 2.0], [3, 0], [2, 2], "more positives than pixels"),
+        ([1.0, 2.0], [2, 0], None, "more positives than pixels"),
+        ([1.0, np.nan], [1, 0], None, "NaN"),
+    ],
+)
+def test_average_precision_names_what_is_wrong(
+    values: list[float], positives: list[int], counts: list[int] | None, culprit: str
+) -> None:
+    with pytest.raises(InputError, match=culprit):
+        average_precision(values, positives, counts)
+
+
+def test_correlation_is_scipys() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=40)
+    y = np.round(x + rng.normal(size=40), 1)
+    result = correlation(x, y, level=0.9)
+    pearson, spearman = stats.pearsonr(x, y), stats.spearmanr(x, y)
+    interval = pearson.confidence_interval(0.9)
+    assert result.n == 40
+    assert (result.pearson_r, result.pearson_p) == pytest.approx((pearson.statistic, pearson.pvalue))
+    assert (result.pearson_low, result.pearson_high) == pytest.approx((interval.low, interval.high))
+    assert (result.spearman_r, result.spearman_p) == pytest.approx((spearman.statistic, spearman.pvalue))
+
+
+def test_the_spearman_interval_covers_the_true_rank_correlation() -> None:
+    rng = np.random.default_rng(0)
+    pearson = 0.8
+    # Rank correlation of a bivariate normal (Pearson 1907).
+    truth = 6 / np.pi * np.arcsin(pearson / 2)
+    covered = 0
+    for _ in range(1000):
+        x, noise = rng.normal(size=(2, 60))
+        result = correlation(x, pearson * x + np.sqrt(1 - pearson**2) * noise)
+        covered += result.spearman_low <= truth <= result.spearman_high
+    assert 0.92 < covered / 1000 < 0.98
+
+
+def test_spearman_interval_is_wider_than_fishers_and_narrows_with_level() -> None:
+    rng = np.random.default_rng(1)
+    x = np.argsort(rng.normal(size=50)).astype(float)
+    y = np.argsort(np.argsort(x + rng.normal(size=50) * 20)).astype(float)
+    # On ranks both coefficients agree, so only the standard errors differ.
+    wide, narrow = correlation(x, y), correlation(x, y, level=0.5)
+    assert wide.spearman_r == pytest.approx(wide.pearson_r)
+    assert wide.spearman_low < wide.pearson_low < narrow.pearson_low < wide.pearson_r
+    assert wide.pearson_r < narrow.pearson_high < wide.pearson_high < wide.spearman_high
+
+
+def test_pairs_with_nan_do_not_count() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 12))
+    with_gaps = correlation(np.append(x, [1.0, np.nan, 3.0]), np.append(y, [np.nan, 5.0, np.nan]))
+    assert with_gaps == correlation(x, y)
+
+
+@pytest.mark.parametrize("x", [[], [1.0, 2.0, 3.0], [2.0] * 6])
+def test_too_few_or_constant_values_have_no_correlation_and_no_warning(x: list[float]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = correlation(x, np.arange(len(x)))
+    assert result.n == len(x)
+    assert np.isnan(result.pearson_r)
+    assert np.isnan(result.spearman_high)
+
+
+def test_a_perfect_correlation_has_a_point_interval_and_no_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = correlation([1.0, 2.0, 3.0, 4.0], [-2.0, -4.0, -6.0, -8.0])
+    assert (result.pearson_low, result.pearson_high) == pytest.approx((-1, -1))
+    assert (result.spearman_low, result.spearman_high) == pytest.approx((-1, -1))
+
+
+def test_correlation_of_unequal_lengths_is_refused() -> None:
+    with pytest.raises(InputError, match="3 values against 2"):
+        correlation([1, 2, 3], [1, 2])
+
+
+def test_bootstrap_interval_is_the_normal_one_for_many_images() -> None:
+    rng = np.random.default_rng(0)
+    samples = rng.normal(loc=[0.2, 0.5], scale=[1, 3], size=(2000, 2))
+    low, high = bootstrap_mean(samples, draws=2000, seed=1)
+    error = samples.std(axis=0) / np.sqrt(2000)
+    np.testing.assert_allclose(low, samples.mean(axis=0) - 1.96 * error, atol=0.2 * error.max())
+    np.testing.assert_allclose(high, samples.mean(axis=0) + 1.96 * error, atol=0.2 * error.max())
+
+
+def test_bootstrap_shares_the_images_of_a_draw_among_members() -> None:
+    samples = np.random.default_rng(0).random((30, 1))
+    low, high = bootstrap_mean(np.hstack([samples, samples + 1, 1 - samples]), draws=200)
+    assert low[1] - low[0] == pytest.approx(1)
+    assert (low[2], high[2]) == pytest.approx((1 - high[0], 1 - low[0]))
+
+
+def test_bootstrap_does_not_depend_on_other_members_and_depends_on_seed() -> None:
+    samples = np.random.default_rng(0).random((30, 4))
+    low, high = bootstrap_mean(samples, draws=100, seed=5)
+    np.testing.assert_allclose(bootstrap_mean(samples[:, :1], draws=100, seed=5), [low[:1], high[:1]])
+    assert not np.array_equal(low, bootstrap_mean(samples, draws=100, seed=6)[0])
+
+
+def test_bootstrap_leaves_out_nan_and_gives_nan_only_to_members_without_numbers() -> None:
+    samples = np.random.default_rng(0).random((40, 3))
+    full_low, full_high = bootstrap_mean(samples)
+    samples[:, 1] = np.nan
+    samples[:35, 2] = np.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        low, high = bootstrap_mean(samples)
+    assert (low[0], high[0]) == pytest.approx((full_low[0], full_high[0]))
+    assert np.isnan(low[1])
+    assert np.isnan(high[1])
+    assert low[2] < np.nanmean(samples[:, 2]) < high[2]
+    assert samples[35:, 2].min() <= low[2]
+    assert high[2] <= samples[35:, 2].max()
+
+
+def test_bootstrap_refuses_a_single_list() -> None:
+    with pytest.raises(InputError, match="images, members"):
+        bootstrap_mean([0.1, 0.2])

@@ -1,0 +1,146 @@
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from xconsensus import published, tables
+from xconsensus.errors import InputError
+
+
+def scores(seed: int, members: int = 9, masks: bool = True) -> pd.DataFrame:
+    """A table as the score stage writes it: accuracies are the same for every seed."""
+    accuracy = np.linspace(0.5, 0.9, members)
+    table = pd.DataFrame(
+        {
+            "member": [f"net_{index}" for index in range(members)],
+            "family": [f"family {index % 3}" for index in range(members)],
+            "accuracy": accuracy,
+            "consensus_score": accuracy / 20 + np.random.default_rng(seed).normal(0, 0.005, members),
+        }
+    )
+    if masks:
+        table["mean_average_precision"] = np.random.default_rng(seed + 1).random(members)
+    ensemble: dict[str, str | float] = {"member": "consensus", "family": "consensus", "accuracy": 0.95}
+    if masks:
+        ensemble["mean_average_precision"] = 0.99
+    return pd.concat([table, pd.DataFrame([ensemble])], ignore_index=True)
+
+
+def test_table_2_holds_every_explainers_numbers_with_the_ensemble_last() -> None:
+    lime, smoothgrad = scores(0), scores(2).sample(frac=1, random_state=0)
+    table = tables.table2({"lime": lime, "smoothgrad": smoothgrad})
+    assert list(table["member"]) == list(lime["member"])
+    for explainer, own in (("lime", lime), ("smoothgrad", smoothgrad)):
+        own = own.set_index("member").loc[table["member"]]
+        for column in ("consensus_score", "mean_average_precision"):
+            np.testing.assert_array_equal(table[f"{column}_{explainer}"], own[column])
+
+
+def test_table_2_keeps_members_that_only_one_explainer_has() -> None:
+    lime, smoothgrad = scores(0), scores(1)
+    table = tables.table2({"lime": lime.drop(index=2), "smoothgrad": smoothgrad.drop(index=5)})
+    assert set(table["member"]) == set(lime["member"])
+    assert table["member"].iloc[-1] == "consensus"
+    row = table.set_index("member").loc["net_2"]
+    assert np.isnan(row["consensus_score_lime"])
+    assert row["consensus_score_smoothgrad"] == smoothgrad.iloc[2, 3]
+
+
+def test_columns_of_average_precision_are_there_with_masks_only() -> None:
+    lime = scores(0, masks=False)
+    table = tables.table2({"lime": lime, "smoothgrad": scores(1)})
+    assert [name for name in table.columns.astype(str) if "precision" in name] == ["mean_average_precision_smoothgrad"]
+
+
+def test_table_2_refuses_nothing_and_contradictions() -> None:
+    with pytest.raises(InputError, match="no explainer"):
+        tables.table2({})
+    other = scores(1)
+    other["accuracy"] += 0.01 * (other["member"] == "net_4")
+    with pytest.raises(InputError, match="net_4 differs"):
+        tables.table2({"lime": scores(0), "smoothgrad": other})
+
+
+def test_correlations_are_those_of_the_columns_without_the_ensemble() -> None:
+    lime, smoothgrad = scores(0), scores(1)
+    table = tables.correlations({"lime": lime, "smoothgrad": smoothgrad}).set_index(["x", "y"])
+    assert len(table) == 7
+    row: Any = table.loc[("consensus_score_lime", "mean_average_precision_lime")]
+    pearson = stats.pearsonr(lime["consensus_score"][:-1], lime["mean_average_precision"][:-1])
+    assert (row["n"], row["pearson_r"], row["pearson_p"]) == pytest.approx((9, pearson.statistic, pearson.pvalue))
+    row = table.loc[("consensus_score_lime", "consensus_score_smoothgrad")]
+    rank = stats.spearmanr(lime["consensus_score"][:-1], smoothgrad["consensus_score"][:-1])
+    assert (row["spearman_r"], row["spearman_p"]) == pytest.approx((rank.statistic, rank.pvalue))
+
+
+def test_the_papers_correlations_stand_beside_those_of_its_tables() -> None:
+    table = tables.correlations(published.members("imagenet"), "imagenet")
+    assert table["published_r"].notna().all()
+    assert (table["pearson_r"] - table["published_r"]).abs().max() < 0.015
+    assert "published_r" not in tables.correlations({"lime": scores(0)}, "shapes")
+
+
+def test_table_1_ranks_the_papers_own_numbers_as_the_paper_does() -> None:
+    table: Any = tables.table1(published.members("imagenet")).set_index("measure")
+    for explainer in ("LIME", "SmoothGrad"):
+        paper, here = table.loc[f"Consensus {explainer} (paper)"], table.loc[f"Consensus {explainer} (here)"]
+        assert [cell.split()[0] for cell in here] == [cell.split()[0] for cell in paper] == list("12345")
+    assert table.loc["User study (paper)", "AlexNet"] == "5 (0.840)"
+
+
+def test_table_1_leaves_absent_models_empty_and_ranks_the_rest() -> None:
+    own = scores(0, members=3)
+    own["member"] = ["alexnet", "vgg-16", "net", "consensus"]
+    own["consensus_score"] = [0.7, 0.6, 0.9, np.nan]
+    row = tables.table1({"captum": own}).set_index("measure").loc["Consensus captum (here)"]
+    assert row.to_dict() == {
+        "DenseNet161": "", "ResNet152": "", "VGG16": "2 (0.600)", "GoogLeNet": "", "AlexNet": "1 (0.700)"
+    }  # fmt: skip
+
+
+NASTY = pd.DataFrame(
+    {
+        "member": ["a_b|c", "50% & $x^2~{y}#\\"],
+        "n": [3, 12],
+        "consensus_score_lime": [0.12345, np.nan],
+        "pearson_p": [4.27e-37, -0.03456],
+    }
+)
+
+
+def test_text_is_aligned_and_legible() -> None:
+    head, rule, *rows = tables.to_text(NASTY).splitlines()
+    assert head.split("  ")[0].strip() == "member"
+    assert "consensus score LIME" in head
+    assert "Pearson p" in head
+    assert len({len(line) for line in (head, rule, *rows)}) == 1
+    assert rows[0].split() == ["a_b|c", "3", "0.123", "4.27e-37"]
+    assert rows[1].split()[-3:] == ["12", "-", "-0.0346"]
+
+
+def test_markdown_has_one_cell_a_column_in_aligned_source() -> None:
+    lines = tables.to_markdown(NASTY).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    cells = [line.replace("\\|", "").strip("|").split("|") for line in lines]
+    assert {len(row) for row in cells} == {4}
+    assert [cell.strip().endswith(":") for cell in cells[1]] == [False, True, True, True]
+
+
+def test_latex_escapes_and_has_as_many_cells_as_columns() -> None:
+    text = tables.to_latex(NASTY)
+    assert text.startswith(r"\begin{tabular}{lrrr}")
+    assert text.rstrip().endswith(r"\end{tabular}")
+    assert [text.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [1, 1, 1]
+    rows = [line for line in text.splitlines() if line.endswith(r" \\")]
+    assert [row.replace(r"\&", "").count("&") for row in rows] == [3, 3, 3]
+    assert r"50\% \& \$x\textasciicircum{}2\textasciitilde{}\{y\}\#\textbackslash{}" in rows[2]
+    assert r"$4.27 \times 10^{-37}$" in rows[1]
+    assert "$-0.0346$" in rows[2]
+
+
+def test_names_of_columns_read_as_words_in_cells_too() -> None:
+    text = tables.to_text(tables.correlations({"smoothgrad": scores(0)}))
+    assert "mAP SmoothGrad" in text
+    assert "_" not in text

@@ -1,0 +1,110 @@
+"""The command line: picks the stage, hands the rest to Hydra, turns bad input into one line."""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+
+STAGES = {
+    "finetune": "train the members of a committee and write their predictions",
+    "explain": "explain every member on the same images",
+    "vote": "let the explanations vote for a consensus",
+    "score": "compare members with the consensus, masks and accuracy",
+    "plot": "draw the figures and write the tables",
+    "run": "all five in order",
+}
+USAGE = f"""usage: xconsensus STAGE [key=value ...]     stages, in order:
+{chr(10).join(f"  {stage:<9} {text}" for stage, text in STAGES.items())}
+       xconsensus ls [committees|datasets|explainers|experiments|members]
+       xconsensus STAGE --help                 every key, and what it stands at
+       xconsensus --version
+
+examples:
+  xconsensus run experiment=shapes
+  xconsensus explain committee=tiny explainer=lime explainer.samples=500 dry_run=true
+  eval "$(xconsensus -sc install=bash)"        completion in this shell
+"""
+
+
+def main() -> None:
+    """Entry point of the ``xconsensus`` command; exits with 0, 1 (a defect), 2 (bad input) or 130 (Ctrl-C)."""
+    arguments = sys.argv[1:]
+    first = arguments[0] if arguments else "--help"
+    if first in ("-h", "--help"):
+        print(USAGE, end="")
+    elif first == "--version":
+        from xconsensus import __version__
+
+        print(f"xconsensus {__version__}")
+    elif first in ("-sc", "--shell-completion"):
+        from xconsensus.completion import complete
+
+        complete(arguments[1:], list(STAGES))
+    elif first == "ls":
+        _exit_on(lambda: _list(arguments[1:]))
+    elif first in STAGES:
+        del sys.argv[1]
+        _exit_on(lambda: _run(first))
+    else:
+        from xconsensus.errors import nearest
+
+        _fail(f"{first} is no stage{nearest(first, [*STAGES, 'ls'])}; see xconsensus --help")
+
+
+def _list(arguments: list[str]) -> None:
+    from xconsensus.listing import listing
+
+    print(listing(arguments), end="")
+
+
+def _run(stage: str) -> None:
+    """Compose the stage's config with Hydra and run it; bad input in any job of a sweep makes the exit code 2."""
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+    from omegaconf import DictConfig
+
+    from xconsensus.errors import InputError
+    from xconsensus.progress import log, set_up_log
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print; _exit_on prints it as one line
+    failed: list[str] = []
+
+    def job(config: DictConfig) -> None:
+        set_up_log()
+        if (hydra_config := HydraConfig.get()).mode == RunMode.MULTIRUN:
+            log.info(f"job {hydra_config.job.num}: {hydra_config.job.override_dirname or 'defaults'}")
+        try:
+            importlib.import_module(f"xconsensus.stages.{stage}").run(config)
+        except InputError as error:  # kept from Hydra, which would print a traceback, and from ending a sweep
+            failed.append(str(error))
+            log.error(f"error: {error}")
+
+    hydra.main(version_base="1.3", config_path="pkg://xconsensus.conf", config_name=stage)(job)()
+    if failed:
+        sys.exit(2)
+
+
+def _exit_on(action: Callable[[], None]) -> None:
+    """Run; bad input ends with one line and code 2, Ctrl-C with 130."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from xconsensus.errors import InputError
+
+    try:
+        action()
+    except InputError as error:
+        _fail(str(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        from xconsensus.listing import explain_config_error
+
+        _fail(explain_config_error(error, sys.argv[1:]))
+    except KeyboardInterrupt:
+        print("\ninterrupted: what is done is kept; the same command goes on from there", file=sys.stderr)
+        sys.exit(130)
+
+
+def _fail(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)

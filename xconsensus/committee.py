@@ -1,0 +1,298 @@
+"""Members of a committee: architecture, weights and preprocessing, resolved in this one place."""
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from xconsensus.errors import InputError, nearest
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One model of a committee and how it wants its input.
+
+    ``library`` is timm, torchvision or module; with ``module``, ``model`` is ``package.module.Class`` or
+    ``path/to/file.py:Class``: code that the user names and that is run. ``weights`` is a file of trained weights,
+    ``pretrained`` a weights tag of the library (True for its default); neither means random weights, to be
+    trained. ``resize``, ``input_size`` (pixels), ``mean``, ``std`` (of RGB in 0..1) and ``interpolation`` are the
+    member's own preprocessing.
+    """
+
+    name: str
+    family: str
+    library: str
+    model: str
+    input_size: int
+    resize: int
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+    pretrained: str | bool = False
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    interpolation: str = "bicubic"
+
+    def settings(self) -> dict[str, Any]:
+        """All that shapes the member's outputs, without folders: weights of a file are named by their digest."""
+        return {
+            "library": self.library,
+            "model": Path(self.model).name if self.library == "module" else self.model,
+            "kwargs": dict(self.kwargs),
+            "weights": file_digest(Path(self.weights)) if self.weights else self.pretrained,
+            "input_size": self.input_size,
+            "resize": self.resize,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "interpolation": self.interpolation,
+        }
+
+
+_FIELDS = tuple(name for name in Member.__dataclass_fields__ if name != "name")
+
+
+def members_of(
+    specifications: Mapping[str, Mapping[str, Any]],
+    *,
+    defaults: Mapping[str, Any],
+    size: int,
+    resize: int,
+    weights_dir: str | None = None,
+) -> list[Member]:
+    """The members of a committee, in the order of ``specifications`` (name -> keys of ``Member``).
+
+    ``defaults`` stand under every specification. ``size`` and ``resize`` are the data set's, in pixels: a member
+    without its own takes them, in proportion. ``weights_dir`` is the folder of relative weights files and .py files.
+
+    Raises InputError naming the member for unknown keys, models or libraries and for missing weights files.
+    """
+    if not specifications:
+        raise InputError("committee.members is empty: name at least one member")
+    return [
+        _member(name, {**defaults, **(spec or {})}, size, resize, weights_dir) for name, spec in specifications.items()
+    ]
+
+
+def _member(name: str, spec: dict[str, Any], size: int, resize: int, weights_dir: str | None) -> Member:
+    if unknown := sorted(set(spec) - set(_FIELDS)):
+        raise InputError(f"member {name}: unknown key {unknown[0]!r}{nearest(unknown[0], _FIELDS)}")
+    if absent := [key for key in ("library", "model") if not spec.get(key)]:
+        raise InputError(f"member {name}: committee.members.{name}.{absent[0]} is missing")
+    spec = {key: value for key, value in spec.items() if value is not None}
+    spec.setdefault("family", name)
+    folder = Path(weights_dir) if weights_dir else Path()
+    if spec["library"] == "module" and ".py:" in spec["model"]:
+        spec["model"] = str(folder / spec["model"])
+    if "weights" in spec:
+        spec["weights"] = str(folder / spec["weights"])
+        if not Path(spec["weights"]).is_file():
+            raise InputError(f"member {name}: no weights file {spec['weights']}")
+    _check_model(name, spec["library"], spec["model"])
+    input_size = spec.setdefault("input_size", size)
+    spec.setdefault("resize", round(resize * input_size / size))
+    for key in ("mean", "std"):
+        if key in spec:
+            spec[key] = tuple(float(value) for value in spec[key])
+            if len(spec[key]) != 3:
+                raise InputError(f"member {name}: {key} needs three numbers (R, G, B), has {len(spec[key])}")
+    if spec["resize"] < spec["input_size"]:
+        raise InputError(f"member {name}: resize={spec['resize']} is less than input_size={input_size}")
+    return Member(name=name, **spec)
+
+
+def _check_model(name: str, library: str, model: str) -> None:
+    match library:
+        case "timm":
+            from xconsensus.compat import torchvision  # noqa: I001  (timm imports torchvision)
+            import timm
+
+            if not timm.is_model(model.split(".")[0]):
+                raise InputError(f"member {name}: timm has no model {model!r}{nearest(model, timm.list_models())}")
+        case "torchvision":
+            from xconsensus.compat import torchvision
+
+            known = torchvision.models.list_models(module=torchvision.models)
+            if model not in known:
+                raise InputError(f"member {name}: torchvision has no model {model!r}{nearest(model, known)}")
+        case "module":
+            _module_class(name, model)
+        case _:
+            known = ["timm", "torchvision", "module"]
+            raise InputError(f"member {name}: library={library} is unknown{nearest(library, known)}")
+
+
+def _module_class(name: str, model: str) -> Callable[..., nn.Module]:
+    """The class behind ``package.module.Class`` or ``file.py:Class``; importing it runs the user's code."""
+    source, _, attribute = model.rpartition(":" if ".py:" in model else ".")
+    try:
+        if source.endswith(".py"):
+            unique = f"xconsensus_member_{hashlib.sha256(source.encode()).hexdigest()[:12]}"
+            spec = importlib.util.spec_from_file_location(unique, source)
+            assert spec is not None and spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+        else:
+            module = importlib.import_module(source)
+        found: Callable[..., nn.Module] = getattr(module, attribute)
+    except (ImportError, OSError, AttributeError, ValueError, SyntaxError) as error:
+        raise InputError(f"member {name}: cannot import {model} ({error})") from error
+    return found
+
+
+def build(member: Member, num_classes: int) -> nn.Module:
+    """The member's network with random or library-pretrained weights and ``num_classes`` logits, in eval mode.
+
+    Raises InputError naming the member when the architecture refuses its kwargs or a download is impossible.
+    """
+    constructor = _constructor(member)
+    kwargs = dict(member.kwargs)
+    if member.library != "module" or "num_classes" in inspect.signature(constructor).parameters:
+        kwargs["num_classes"] = num_classes
+    try:
+        return constructor(**kwargs).eval()
+    except InputError:
+        raise
+    except Exception as error:  # constructors and downloads raise nearly anything
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        if member.pretrained:
+            raise InputError(
+                f"member {member.name}: {member.library} cannot provide the pretrained weights of {member.model}:"
+                f" download them elsewhere and name the file in committee.members.{member.name}.weights ({reason})"
+            ) from error
+        raise InputError(f"member {member.name}: {member.model} cannot be built with {kwargs} ({reason})") from error
+
+
+def _constructor(member: Member) -> Callable[..., nn.Module]:
+    match member.library:
+        case "timm":
+            from xconsensus.compat import torchvision  # noqa: F401, I001  (timm imports torchvision)
+            import timm
+
+            tag = f".{member.pretrained}" if isinstance(member.pretrained, str) else ""
+            return partial(timm.create_model, member.model + tag, pretrained=bool(member.pretrained))
+        case "torchvision":
+            return partial(_torchvision_model, member)
+        case _:
+            return _module_class(member.name, member.model)
+
+
+def _torchvision_model(member: Member, num_classes: int, **kwargs: Any) -> nn.Module:
+    from xconsensus.compat import torchvision
+
+    if member.model in ("googlenet", "inception_v3"):
+        kwargs.setdefault("init_weights", True)  # the present default, named, since torchvision warns otherwise
+    model: nn.Module = torchvision.models.get_model(member.model, num_classes=num_classes, **kwargs)
+    if member.pretrained:
+        tags = torchvision.models.get_model_weights(member.model)
+        tag = tags.DEFAULT if member.pretrained is True else tags[member.pretrained]
+        fill(model, member, tag.get_state_dict(progress=False), str(tag), head_tensors(member, num_classes))
+    return model
+
+
+def fill(
+    model: nn.Module, member: Member, tensors: Mapping[str, Tensor], source: str, new_head: Iterable[str] = ()
+) -> None:
+    """Load ``tensors`` (name -> tensor, any float dtype) into ``model``.
+
+    Tensors named in ``new_head`` keep their initial values where the given ones have another shape.
+
+    Raises InputError naming the member, the source and the first tensor that does not fit.
+    """
+    expected = model.state_dict()
+    given = dict(tensors)
+    for key in set(new_head).intersection(given):
+        if given[key].shape != expected[key].shape:
+            given[key] = expected[key]
+    for key in expected.keys() | given.keys():
+        if key not in given and key.endswith("num_batches_tracked"):  # a counter that inference never reads
+            given[key] = expected[key]
+    for key in (*expected, *given):
+        if key not in given:
+            raise InputError(f"member {member.name}: {source} lacks tensor {key} of {member.model}")
+        if key not in expected:
+            raise InputError(f"member {member.name}: {source} has tensor {key}, {member.model} does not")
+        if given[key].shape != expected[key].shape:
+            shapes = f"{list(given[key].shape)}, {member.model} needs {list(expected[key].shape)}"
+            raise InputError(f"member {member.name}: {source} has tensor {key} of shape {shapes}")
+    model.load_state_dict(given)
+
+
+def read_weights(path: Path, name: str) -> dict[str, Tensor]:
+    """The named tensors of a safetensors file or torch checkpoint; never unpickles anything but tensors.
+
+    Raises InputError naming member ``name`` and the file that is unreadable or holds no state dict.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # truncated archives raise nearly anything
+        reason = "truncated, or not such a file"
+        raise InputError(f"member {name}: {path} cannot be read as weights ({reason})") from error
+    for key in ("state_dict", "model"):
+        if isinstance(checkpoint, dict) and isinstance(checkpoint.get(key), dict):
+            checkpoint = checkpoint[key]
+    if not isinstance(checkpoint, dict) or not all(isinstance(value, Tensor) for value in checkpoint.values()):
+        raise InputError(f"member {name}: {path} holds no state dict (name -> tensor)")
+    return {key.removeprefix("module."): value for key, value in checkpoint.items()}
+
+
+def head_tensors(member: Member, num_classes: int) -> list[str]:
+    """Names of the tensors whose shape follows the number of classes: the head that fine-tuning replaces."""
+    architecture = replace(member, weights=None, pretrained=False)
+    with torch.device("meta"):
+        one, other = build(architecture, num_classes), build(architecture, num_classes + 1)
+    shapes = {key: tensor.shape for key, tensor in other.state_dict().items()}
+    return [key for key, tensor in one.state_dict().items() if tensor.shape != shapes[key]]
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file as hexadecimal text."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Network(nn.Module):
+    """A member ready to be explained: any image size in, logits out.
+
+    ``normalise`` maps RGB uint8 or float in 0..255 (N, 3, H, W) to the member's normalised input of the same size;
+    ``forward`` takes that, resizes it on the device when (H, W) is not the member's input size, and gives float32
+    logits (N, classes). Resizing after normalising equals resizing before: both are affine.
+    """
+
+    def __init__(self, member: Member, model: nn.Module) -> None:
+        super().__init__()
+        self.member = member
+        self.model = model.eval().requires_grad_(False)
+        self.register_buffer("mean", torch.tensor(member.mean).view(3, 1, 1) * 255)
+        self.register_buffer("std", torch.tensor(member.std).view(3, 1, 1) * 255)
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs are expected."""
+        return self.get_buffer("mean").device
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """RGB (..., 3, H, W) in 0..255 as the member's normalised float32 input of the same shape."""
+        return (images.float() - self.get_buffer("mean")) / self.get_buffer("std")
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits (N, classes), float32, of normalised inputs (N, 3, H, W)."""
+        size = self.member.input_size
+        if inputs.shape[-2:] != (size, size):
+            mode = self.member.interpolation
+            inputs = F.interpolate(inputs, (size, size), mode=mode, antialias=True, align_corners=False)
+        logits: Tensor = self.model(inputs)
+        return logits.float()

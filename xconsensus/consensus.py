@@ -1,0 +1,84 @@
+r"""The vote and the similarities of Algorithm 2 (Li et al. 2023, doi:10.1007/s10994-023-06312-1).
+
+A vote turns each member's explanation L_j into a ballot; the consensus is the mean of the ballots. A similarity
+compares a member's explanation with the consensus. Explanations are float tensors whose last axis is the
+K dimensions of one explanation: its superpixels, or its pixels in a row.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def normalised_squares(explanation: Tensor) -> Tensor:
+    r"""LIME's ballot, L_k^2 / ||L||, of explanations (..., K); zeros for an explanation that is zero."""
+    norm = torch.linalg.vector_norm(explanation, dim=-1, keepdim=True)
+    return torch.where(norm > 0, explanation.square() / norm, 0.0)
+
+
+def min_max(explanation: Tensor) -> Tensor:
+    r"""SmoothGrad's ballot, (L_k - min L) / (max L - min L), of (..., K), in 0..1; zeros for a constant map."""
+    low, high = explanation.aminmax(dim=-1, keepdim=True)
+    return torch.where(high > low, (explanation - low) / (high - low), 0.0)
+
+
+def squares(explanation: Tensor) -> Tensor:
+    """L_k^2 without normalisation: the ballot of a later script of the first author, an option for SmoothGrad."""
+    return explanation.square()
+
+
+def consensus(ballots: Iterable[Tensor]) -> Tensor:
+    """The mean of the members' ballots, float64, taken one at a time: memory does not grow with the members."""
+    total, count = torch.zeros((), dtype=torch.float64), 0
+    for ballot in ballots:
+        total = total + ballot.double()
+        count += 1
+    if count == 0:
+        raise ValueError("no ballots: a consensus needs at least one member")
+    return total / count
+
+
+def cosine(explanation: Tensor, consensus: Tensor) -> Tensor:
+    r"""<a, c> / (||a|| ||c||) of a member's signed explanation (..., K) and the consensus (K,), in -1..1.
+
+    0 where either is zero: such an explanation points nowhere.
+    """
+    norms = torch.linalg.vector_norm(explanation, dim=-1) * torch.linalg.vector_norm(consensus, dim=-1)
+    return torch.where(norms > 0, (explanation * consensus).sum(-1) / norms, 0.0)
+
+
+def rbf(explanation: Tensor, consensus: Tensor, sigma: float) -> Tensor:
+    r"""exp(-(||a - c|| / sigma)^2 / 2) of a member's min-max-normalised explanation and the consensus, in 0..1."""
+    distance = torch.linalg.vector_norm(min_max(explanation) - consensus, dim=-1)
+    return torch.exp(-(distance / sigma).square() / 2)
+
+
+VOTES: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "normalised_squares": normalised_squares,
+    "min_max": min_max,
+    "squares": squares,
+}
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """A similarity by name: ``cosine``, or ``rbf`` whose ``sigma`` holds for maps of ``sigma_pixels`` values.
+
+    The distance between two maps grows with the square root of their number of pixels, so sigma is scaled by
+    sqrt(K / sigma_pixels): the same root-mean-square difference a pixel gives the same score at every size.
+    """
+
+    name: str
+    sigma: float = 5.0
+    sigma_pixels: int = 224 * 224
+
+    def __call__(self, explanation: Tensor, consensus: Tensor) -> Tensor:
+        """Similarity (...) of float64 explanations (..., K) to the consensus (K,)."""
+        if self.name == "cosine":
+            return cosine(explanation, consensus)
+        return rbf(explanation, consensus, self.sigma * (consensus.numel() / self.sigma_pixels) ** 0.5)
+
+
+SIMILARITIES = ("cosine", "rbf")

@@ -1,0 +1,102 @@
+"""Image files and their geometry: any file to upright RGB, short edge, crop."""
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from xconsensus.errors import InputError
+
+RESAMPLING: Mapping[str, Image.Resampling] = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "nearest": Image.Resampling.NEAREST,
+}
+SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+
+def read_rgb(path: Path) -> NDArray[np.uint8]:
+    """The image in ``path`` as RGB uint8 of shape (H, W, 3), turned upright by its EXIF orientation.
+
+    Palette, grey, CMYK and 16-bit images are converted; transparent pixels are laid on white.
+
+    Raises InputError naming the file when it is missing, empty, truncated, too large or no image.
+    """
+    with _opened(path) as image:
+        return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+
+
+def read_mask(path: Path) -> NDArray[np.uint8]:
+    """The mask in ``path`` as its stored values, uint8 of shape (H, W), upright; palette indices stay indices.
+
+    Raises InputError naming the file that cannot be read.
+    """
+    with _opened(path) as image:
+        upright = ImageOps.exif_transpose(image)
+        return np.asarray(upright if upright.mode in ("L", "P") else upright.convert("L"), dtype=np.uint8)
+
+
+def short_edge(pixels: NDArray[np.uint8], size: int, interpolation: str = "bicubic") -> NDArray[np.uint8]:
+    """``pixels`` (H, W) or (H, W, 3) with the shorter edge resized to ``size``; itself where that already fits."""
+    height, width = pixels.shape[:2]
+    if min(height, width) == size:
+        return pixels
+    scale = size / min(height, width)
+    shape = (max(size, round(width * scale)), max(size, round(height * scale)))
+    return np.asarray(Image.fromarray(pixels).resize(shape, RESAMPLING[interpolation]))
+
+
+def center_crop(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """The central ``size`` x ``size`` pixels of an image or mask at least that large."""
+    top, left = (pixels.shape[0] - size) // 2, (pixels.shape[1] - size) // 2
+    return pixels[top : top + size, left : left + size]
+
+
+def fit(pixels: NDArray[np.uint8], resize: int, size: int, interpolation: str = "bicubic") -> NDArray[np.uint8]:
+    """Short edge to ``resize``, then the central ``size`` x ``size`` pixels: what a member sees in evaluation."""
+    return np.ascontiguousarray(center_crop(short_edge(pixels, resize, interpolation), size))
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):  # 16-bit grey in files of the older kind, or floats already in 0..255
+        values = np.asarray(image, dtype=np.float64)
+        scale = 1 / 257 if values.max(initial=0) > 255 else 1.0
+        return Image.fromarray(np.clip(values * scale, 0, 255).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image.convert("RGB")
+
+
+class _opened:
+    """Context of an opened, fully decoded image file; every failure inside becomes one line with the file's name."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> Image.Image:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # odd EXIF and TIFF tags are the file's business, not the user's
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                self.image = Image.open(self.path)
+                self.image.load()
+        except Exception as error:  # decoders of hostile files raise nearly anything
+            raise InputError(f"{self.path}: cannot be read as an image ({_reason(self.path, error)})") from error
+        return self.image
+
+    def __exit__(self, *_: object) -> None:
+        self.image.close()
+
+
+def _reason(path: Path, error: Exception) -> str:
+    if not path.exists():
+        return "no such file"
+    if path.is_file() and path.stat().st_size == 0:
+        return "the file is empty"
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,42 @@
+"""What every data set offers: records to list, images and masks to read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image of a data set, before it is read.
+
+    ``image_id`` is unique in the data set and the seed of every random draw about the image; ``label`` indexes the
+    data set's classes; ``path`` is where the image came from, empty when it is drawn rather than read.
+    """
+
+    image_id: str
+    label: int
+    path: str = ""
+
+
+class Dataset(Protocol):
+    """A labelled set of single-object images, some with the object's pixel mask."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Class names in the order of the labels."""
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether ``mask`` gives masks."""
+
+    def records(self, split: str) -> list[Record]:
+        """The images of a split, sorted; InputError for an unknown split or one without images."""
+
+    def image(self, record: Record) -> NDArray[np.uint8]:
+        """RGB of shape (H, W, 3), upright; InputError naming the file that cannot be read."""
+
+    def mask(self, record: Record) -> NDArray[np.bool_]:
+        """True on the object, of the image's (H, W); InputError where it is missing, empty or of another size."""

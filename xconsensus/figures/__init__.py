@@ -1,0 +1,10 @@
+"""The paper's figures: tables and arrays in, matplotlib figures out, one function a figure; nothing is saved.
+
+``figure.savefig("fig05.pdf")`` saves one. Sizes are those in print: 7 inches wide (one panel 3.5), type >= 7 pt.
+"""
+
+from xconsensus.figures.curves import fig08
+from xconsensus.figures.gallery import Tile, gallery
+from xconsensus.figures.scatter import fig04, fig05, fig06, fig10
+
+__all__ = ["Tile", "fig04", "fig05", "fig06", "fig08", "fig10", "gallery"]

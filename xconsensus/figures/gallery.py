@@ -1,0 +1,179 @@
+"""One image as the members explain it, and their consensus (Figures 2, 3, 9, 12 to 15)."""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from xconsensus.errors import InputError
+from xconsensus.figures import style
+
+COLUMNS = 7  # tiles a line at most, the consensus apart: names stay legible
+# Inches: the explainer's name at the side, between tiles, around all, a line of text, the widest tile.
+_SIDE, _GAP, _MARGIN, _LINE, _WIDEST = 0.2, 0.06, 0.04, 0.115, 1.3
+_FRAME = "#D55E00"
+
+
+class Tile(NamedTuple):
+    """One map of the gallery: (H, W) floats, its AP if known, and a line of text such as "macaw 0.93"."""
+
+    name: str
+    map: NDArray[np.floating]
+    average_precision: float | None = None
+    note: str = ""
+
+
+def gallery(
+    image: NDArray[np.uint8],
+    rows: Sequence[tuple[str, Sequence[Tile]]],
+    mask: NDArray[np.bool_] | None = None,
+    caption: str = "",
+) -> Figure:
+    """The image, each explainer's maps of it, and in the last column, framed, the consensus (Figs. 2, 3, 9, 12-15).
+
+    Parameters
+    ----------
+    image : (H, W, 3) uint8 RGB.
+    rows : (explainer's name, tiles) each; the last tile is the consensus. A plain tuple can stand for a Tile.
+    mask : (H, W) bool, the object; its outline is drawn on the image.
+
+    A map is shown as `heat`: what is negative, evidence against the class, is left out. Many members wrap into
+    several lines.
+
+    Raises InputError if there is no row, a row lacks members, or a map's size is not the image's.
+    """
+    if not rows or any(len(tiles) < 2 for _, tiles in rows):
+        raise InputError("gallery: give at least one explainer with a member and the consensus")
+    tiles_of = [(label, [Tile(*tile) for tile in tiles]) for label, tiles in rows]
+    for label, tiles in tiles_of:
+        if wrong := [tile for tile in tiles if np.shape(tile.map) != image.shape[:2]]:
+            raise InputError(
+                f"gallery: {label} map of {wrong[0].name} is {np.shape(wrong[0].map)}, the image {image.shape[:2]}; "
+                "explain the image at one size"
+            )
+
+    cells = 1 + max(len(tiles) - 1 for _, tiles in tiles_of)
+    lines = -(-cells // COLUMNS)
+    columns = -(-cells // lines)
+    sheet = _Sheet(image.shape[0] / image.shape[1], columns, lines, tiles_of, caption)
+    for row, (label, tiles) in enumerate(tiles_of):
+        sheet.label(row, label)
+        picture = sheet.show(row, 0, image, "Image")
+        if mask is not None and np.any(mask):
+            picture.contour(mask, levels=[0.5], colors=_FRAME, linewidths=1)
+        for cell, tile in enumerate(tiles[:-1], start=1):
+            sheet.show(row, cell, heat(image, tile.map), tile.name, _below(tile))
+        sheet.show_consensus(row, heat(image, tiles[-1].map), _below(tiles[-1]))
+    style.write_caption(sheet.figure, caption, style.caption_height(caption, style.FULL_WIDTH) / sheet.height)
+    return sheet.figure
+
+
+def _below(tile: Tile) -> list[str]:
+    known = tile.average_precision is not None and np.isfinite(tile.average_precision)
+    return [*([f"AP {tile.average_precision:.3f}"] if known else []), *([tile.note] if tile.note else [])]
+
+
+def heat(image: NDArray[np.uint8], explanation: NDArray[np.floating]) -> NDArray[np.floating]:
+    """The map's positive part as colour over the pale grey image: (H, W, 3) RGB in [0, 1].
+
+    The scale runs from the lowest value, or 0 if that is negative, to the 99th percentile, as is customary for
+    SmoothGrad (Smilkov et al. 2017, arXiv 1706.03825); a constant map colours nothing.
+    """
+    values = np.nan_to_num(np.asarray(explanation, dtype=np.float64))
+    low, high = max(0.0, values.min()), np.percentile(values, 99)
+    if high <= low:
+        high = values.max()
+    strength = np.clip((values - low) / (high - low), 0, 1) if high > low else np.zeros_like(values)
+    grey = 0.25 + 0.75 * (image @ np.array([0.299, 0.587, 0.114])) / 255
+    colour = colormaps["YlOrRd"](strength)[..., :3]
+    opacity = strength[..., None]
+    return np.asarray((1 - opacity) * grey[..., None] + opacity * colour)
+
+
+class _Sheet:
+    """Places tiles in inches: each row of the gallery has ``lines`` lines of ``columns`` cells, then the consensus."""
+
+    def __init__(
+        self, aspect: float, columns: int, lines: int, rows: Sequence[tuple[str, Sequence[Tile]]], caption: str
+    ) -> None:
+        self.columns, self.lines = columns, lines
+        # The consensus stands out by size too, where it has several lines' height to itself.
+        self.enlarged = 1.0 if lines == 1 else 1.5
+        free = style.FULL_WIDTH - 2 * _MARGIN - _SIDE - columns * _GAP
+        self.width = min(free / (columns + self.enlarged), _WIDEST)
+        self.tall = self.width * aspect
+        tiles = [tile for _, row in rows for tile in row]
+        self.above = _LINE * max(len(self._wrapped(tile.name)) for tile in tiles) + 0.04
+        self.below = _LINE * max(len(_below(tile)) for tile in tiles) + 0.04
+        self.pitch = self.above + self.tall + self.below
+        self.row_pitch = max(lines * self.pitch, self.above + self.enlarged * self.tall + self.below) + _GAP
+        self.height = len(rows) * self.row_pitch + style.caption_height(caption, style.FULL_WIDTH)
+        self.figure = Figure(figsize=(style.FULL_WIDTH, self.height))
+        used = _SIDE + columns * (self.width + _GAP) + self.enlarged * self.width
+        self.left = (style.FULL_WIDTH - used) / 2
+
+    def label(self, row: int, text: str) -> None:
+        """The explainer's name, upright at the left of its row."""
+        middle = self.height - (row + 0.5) * self.row_pitch
+        self.figure.text(
+            (self.left + _SIDE / 3) / style.FULL_WIDTH,
+            middle / self.height,
+            text,
+            rotation=90,
+            ha="center",
+            va="center",
+            fontsize=style.MEDIUM,
+            fontweight="bold",
+        )
+
+    def show(self, row: int, cell: int, picture: NDArray[np.generic], name: str, below: Sequence[str] = ()) -> Axes:
+        """A picture in a cell of a row, counted line by line."""
+        line, column = divmod(cell, self.columns)
+        left = self.left + _SIDE + column * (self.width + _GAP)
+        top = row * self.row_pitch + line * self.pitch + self.above
+        return self._place(left, top, 1.0, picture, "\n".join(self._wrapped(name)), below)
+
+    def show_consensus(self, row: int, picture: NDArray[np.generic], below: Sequence[str]) -> None:
+        """The last column: framed, in the middle of its row's height."""
+        left = self.left + _SIDE + self.columns * (self.width + _GAP)
+        used = self.above + self.enlarged * self.tall + self.below
+        top = row * self.row_pitch + max(0, self.lines * self.pitch - used) / 2 + self.above
+        axes = self._place(left, top, self.enlarged, picture, "Consensus", below)
+        axes.title.set_fontweight("bold")
+        for spine in axes.spines.values():
+            spine.set(visible=True, color=_FRAME, linewidth=2)
+
+    def _place(
+        self, left: float, top: float, scale: float, picture: NDArray[np.generic], name: str, below: Sequence[str]
+    ) -> Axes:
+        width, tall = scale * self.width, scale * self.tall
+        axes = self.figure.add_axes(
+            (
+                left / style.FULL_WIDTH,
+                1 - (top + tall) / self.height,
+                width / style.FULL_WIDTH,
+                tall / self.height,
+            )
+        )
+        axes.imshow(picture, aspect="auto")
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+        axes.set_title(name, fontsize=style.SMALL, pad=2, linespacing=1.05)
+        axes.set_xlabel("\n".join(below), fontsize=style.SMALL, labelpad=2, linespacing=1.05)
+        return axes
+
+    def _wrapped(self, name: str) -> list[str]:
+        """The name in at most two lines of a tile's width, broken after punctuation, its end cut if need be."""
+        fit = max(4, style.characters(self.width))
+        lines = [""]
+        for part in re.findall(r"[^_\-. ]*[_\-. ]?", name):
+            if len(lines[-1] + part) > fit and lines[-1]:
+                lines.append("")
+            lines[-1] += part
+        lines = [*lines[:1], "".join(lines[1:])] if len(lines) > 1 else lines
+        return [line if len(line) <= fit else line[: fit - 1] + "\N{HORIZONTAL ELLIPSIS}" for line in lines]

@@ -1,0 +1,170 @@
+"""Members as points: accuracy, consensus scores and mAP against each other (Figures 4, 5, 6, 7, 10, 11).
+
+``members`` maps a panel's name, an explainer's as a rule, to its table: member, family, accuracy,
+consensus_score, where known consensus_score_low and consensus_score_high, and where masks exist
+mean_average_precision; the row with member "consensus" is the committee itself. A table is one panel; points
+with a missing coordinate are neither drawn nor correlated.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from xconsensus.errors import InputError
+from xconsensus.figures import style
+from xconsensus.figures.names import write_names
+from xconsensus.metrics import Correlation, correlation
+from xconsensus.tables import ENSEMBLE, EXPLAINERS
+
+MAX_NAMED = 20
+
+_ACCURACY, _SCORE, _PRECISION = "accuracy", "consensus_score", "mean_average_precision"
+_AXES = {
+    _ACCURACY: "Accuracy",
+    _SCORE: "Consensus score",
+    _PRECISION: "mAP to the segmentation",
+}
+
+
+def fig04(members: Mapping[str, pd.DataFrame], caption: str = "") -> Figure:
+    """Accuracy against the mAP of explanations to the segmentation, with the point of the consensus (Fig. 4).
+
+    The consensus's point has the committee's ensemble accuracy and the consensus's own mAP; the correlation is
+    without it. Raises InputError for tables without masks.
+    """
+    return _panels(members, _PRECISION, _ACCURACY, caption)
+
+
+def fig05(members: Mapping[str, pd.DataFrame], caption: str = "") -> Figure:
+    """Accuracy against consensus score, bars its interval (Fig. 5; by committee 7, by data set 11)."""
+    return _panels(members, _SCORE, _ACCURACY, caption)
+
+
+def fig06(members: Mapping[str, pd.DataFrame], caption: str = "") -> Figure:
+    """Consensus score of the second explainer against the first's, in one panel (Fig. 6).
+
+    Raises InputError unless ``members`` has exactly two explainers that share a member.
+    """
+    if len(members) != 2:
+        raise InputError(f"figure 6 compares two explainers, not {len(members)}; choose two that have scores")
+    (first, table), (second, other) = members.items()
+    both = table.merge(other, on="member", suffixes=("", "_y"))
+    x, y = EXPLAINERS.get(first, first), EXPLAINERS.get(second, second)
+    return _panels({f"{y} against {x}": both}, _SCORE, f"{_SCORE}_y", caption, (f"{x} score", f"{y} score"))
+
+
+def fig10(members: Mapping[str, pd.DataFrame], caption: str = "") -> Figure:
+    """Mean average precision to the segmentation against consensus score (Fig. 10).
+
+    Raises InputError for tables without masks.
+    """
+    return _panels(members, _SCORE, _PRECISION, caption)
+
+
+def _panels(
+    members: Mapping[str, pd.DataFrame], x: str, y: str, caption: str, labels: tuple[str, str] | None = None
+) -> Figure:
+    if not members:
+        raise InputError("figure: no explainer has scores; score at least one")
+    for name, table in members.items():
+        if absent := [column for column in (x, y) if column not in table or table[column].isna().all()]:
+            raise InputError(f"figure: {name} has no {absent[0]}; score it again, for mAP with masks")
+    own = [table[table["member"] != ENSEMBLE] for table in members.values()]
+    symbols = style.symbols(pd.concat([table["family"] for table in own]))
+    columns = min(len(members), 3)
+    rows = -(-len(members) // columns)
+    width = style.COLUMN_WIDTH if columns == 1 else style.FULL_WIDTH
+    figure = Figure(figsize=(width, rows * (0.62 * width / columns + 0.75)))
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in panels[len(members) :]:
+        axes.remove()
+    entries = {}
+    for axes, (name, table), its_members in zip(panels, members.items(), own, strict=False):
+        drawn = its_members.dropna(subset=[x, y])
+        _points(axes, drawn, x, y, symbols)
+        entries.update({family: symbol.line() for family, symbol in symbols.items() if family in set(drawn["family"])})
+        if _consensus(axes, table[table["member"] == ENSEMBLE], x, y):
+            entries["Consensus"] = _star([], [])
+        axes.margins(0.08)
+        axes.autoscale_view()
+        axes.set_xlabel(labels[0] if labels else _AXES[x])
+        axes.set_ylabel(labels[1] if labels else _AXES[y])
+        style.tidy(axes)
+        title = _title(EXPLAINERS.get(name, name), correlation(drawn[x], drawn[y]), short=columns > 2)
+        axes.set_title(title, fontsize=style.SMALL, linespacing=1.3)
+    style.finish(figure, {family: entries[family] for family in (*symbols, "Consensus") if family in entries}, caption)
+    if columns <= 2:
+        figure.draw_without_rendering()
+        for axes, its_members in zip(figure.axes, own, strict=True):
+            drawn = its_members.dropna(subset=[x, y])
+            if len(drawn) <= MAX_NAMED:
+                write_names(axes, drawn[[x, y]].to_numpy(dtype=float), list(drawn["member"]))
+    return figure
+
+
+def _points(axes: Axes, members: pd.DataFrame, x: str, y: str, symbols: Mapping[str, style.Symbol]) -> None:
+    """One artist a family, and the scores' intervals along the axis that shows scores."""
+    size = 5.5 if len(members) <= MAX_NAMED else 4.5
+    for family, group in members.groupby("family"):
+        symbol = symbols[str(family)]
+        axes.add_line(symbol.line(group[x], group[y], size))
+        axes.update_datalim(group[[x, y]].to_numpy(dtype=float))
+        for column, draw, across in ((x, axes.hlines, group[y]), (y, axes.vlines, group[x])):
+            low, high = (column.replace(_SCORE, f"{_SCORE}_{end}") for end in ("low", "high"))
+            if column.startswith(_SCORE) and low in group and high in group:
+                draw(across, group[low], group[high], colors=symbol.colour, linewidth=0.6, alpha=0.45, zorder=2)
+
+
+def _consensus(axes: Axes, row: pd.DataFrame, x: str, y: str) -> bool:
+    """Draw the committee's own point if it has both coordinates."""
+    if row[[x, y]].isna().to_numpy().any() or row.empty:
+        return False
+    point = (float(row[x].iloc[0]), float(row[y].iloc[0]))
+    axes.add_line(_star([point[0]], [point[1]]))
+    axes.update_datalim([point])
+    axes.annotate(
+        "Consensus",
+        point,
+        xytext=(-7, 0),
+        textcoords="offset points",
+        ha="right",
+        va="center",
+        fontsize=style.SMALL,
+        fontweight="bold",
+        color=style.INK,
+    )
+    return True
+
+
+def _star(x: list[float], y: list[float]) -> Line2D:
+    return Line2D(
+        x,
+        y,
+        linestyle="none",
+        marker="*",
+        markersize=11,
+        markerfacecolor="#F0E442",
+        markeredgecolor="black",
+        markeredgewidth=0.8,
+        zorder=4,
+    )
+
+
+def _title(name: str, agreement: Correlation, short: bool) -> str:
+    """Explainer, and both coefficients with 95 % interval and p; short: without the words."""
+    a = agreement
+    lines = [f"{name}, n = {a.n}"]
+    pearson, spearman = ("$r$", r"$\rho$") if short else ("Pearson $r$", r"Spearman $\rho$")
+    for symbol, r, low, high, p in (
+        (pearson, a.pearson_r, a.pearson_low, a.pearson_high, a.pearson_p),
+        (spearman, a.spearman_r, a.spearman_low, a.spearman_high, a.spearman_p),
+    ):
+        if np.isnan(r):
+            lines.append(f"{symbol} undefined")
+        else:
+            lines.append(f"{symbol} = {r:.3f} [{low:.2f}, {high:.2f}], p = {p:.1g}")
+    return "\n".join(lines)

@@ -1,0 +1,142 @@
+"""How all figures look: symbols of families, type sizes, axes, and the strip below with legend, caption."""
+
+import textwrap
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.markers import MarkerStyle
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
+
+SMALL, MEDIUM = 7.0, 8.0  # points; journals ask for 7 at least
+FULL_WIDTH, COLUMN_WIDTH = 7.0, 3.5  # inches
+INK, FAINT = "#222222", "#d9d9d9"
+
+# Okabe and Ito's colours that stay apart for colour-blind readers, less the yellow that pales on paper.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#222222")
+# From distinct to alike; the star is the consensus's own.
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "p", ">", "h", "d")
+_FILLS: tuple[Literal["full", "none", "left"], ...] = ("full", "none", "left")
+# Matplotlib's markers of one size differ in area; these look alike.
+_SCALE = dict.fromkeys("^vPX<>d", 1.2) | dict.fromkeys("ph", 1.1) | {"D": 0.85, "s": 0.9}
+
+# Sizes of DejaVu Sans in parts of the type size: a character's mean width, the pitch of lines.
+_CHARACTER, _TEXT_PITCH, _LEGEND_PITCH = 0.56, 1.2, 1.5
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """How a family is drawn: marker, colour, and fill "full", "none" (outline) or "left" (half)."""
+
+    marker: str
+    colour: str
+    fill: Literal["full", "none", "left"]
+
+    def line(self, x: ArrayLike = (), y: ArrayLike = (), size: float = 5.0) -> Line2D:
+        """The symbol at points (n,), (n,), or alone for a legend; size in points."""
+        hollow = self.fill != "full"
+        return Line2D(
+            np.asarray(x),
+            np.asarray(y),
+            linestyle="none",
+            marker=MarkerStyle(self.marker, fillstyle=self.fill),
+            markersize=size * _SCALE.get(self.marker, 1) * (0.9 if hollow else 1),
+            markerfacecolor="none" if self.fill == "none" else self.colour,
+            markerfacecoloralt="white",
+            # A white rim parts overlapping filled symbols.
+            markeredgecolor=self.colour if hollow else "white",
+            markeredgewidth=0.9 if hollow else 0.4,
+            zorder=3,
+        )
+
+
+def symbols(families: Iterable[str]) -> dict[str, Symbol]:
+    """A symbol for each family, by alphabet: the same families look the same in every figure.
+
+    Shape and fill tell 36 families apart, in black and white too; with the colour no two of 252 are alike.
+    """
+    chosen = {}
+    for index, family in enumerate(sorted(set(families), key=str.lower)):
+        fill = _FILLS[index // len(_MARKERS) % len(_FILLS)]
+        chosen[family] = Symbol(_MARKERS[index % len(_MARKERS)], _COLOURS[index % len(_COLOURS)], fill)
+    return chosen
+
+
+def tidy(axes: Axes) -> None:
+    """Small type, a faint grid behind, no box: for axes with points or curves."""
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
+    axes.tick_params(labelsize=SMALL, length=2.5, color=INK, labelcolor=INK)
+    axes.grid(color=FAINT, linewidth=0.4)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.xaxis.label.set_fontsize(MEDIUM)
+    axes.yaxis.label.set_fontsize(MEDIUM)
+
+
+def finish(figure: Figure, entries: dict[str, Line2D], caption: str) -> None:
+    """Add a strip below the figure, its height growing by it, with a legend of ``entries`` and the caption.
+
+    The figure must have no layout engine yet; it gets the constrained one, above the strip.
+    """
+    width, height = (float(size) for size in figure.get_size_inches())
+    columns = _legend_columns(list(entries), 72 * width)
+    legend_height = (-(-len(entries) // columns) * SMALL * _LEGEND_PITCH + 4) / 72 if entries else 0.0
+    strip = legend_height + caption_height(caption, width)
+    total = height + strip
+    figure.set_size_inches(width, total)
+    figure.set_layout_engine("constrained", rect=(0, strip / total, 1, height / total))
+    if entries:
+        figure.legend(
+            list(entries.values()),
+            list(entries),
+            loc="upper center",
+            bbox_to_anchor=(0.5, strip / total),
+            ncols=columns,
+            fontsize=SMALL,
+            frameon=False,
+            borderaxespad=0,
+            borderpad=0.1,
+            columnspacing=1.2,
+            handlelength=1.6,
+            handletextpad=0.4,
+            labelspacing=0.3,
+        )
+    write_caption(figure, caption, (strip - legend_height) / total)
+
+
+def characters(width: float) -> int:
+    """How many characters of small type fit into a width in inches, about."""
+    return int(72 * width / (SMALL * _CHARACTER))
+
+
+def caption_height(caption: str, width: float) -> float:
+    """Inches that a caption under a figure of a width in inches takes, a little space included."""
+    return (len(textwrap.wrap(caption, characters(width))) * SMALL * _TEXT_PITCH + 4) / 72
+
+
+def write_caption(figure: Figure, caption: str, top: float) -> None:
+    """Write the caption, wrapped to the figure's width, from ``top`` downwards (a fraction of the height)."""
+    lines = textwrap.wrap(caption, characters(figure.get_figwidth()))
+    figure.text(
+        0.5,
+        top,
+        "\n".join(lines),
+        ha="center",
+        va="top",
+        fontsize=SMALL,
+        color=INK,
+        linespacing=_TEXT_PITCH,
+    )
+
+
+def _legend_columns(names: list[str], points: float) -> int:
+    """As many equal columns as fit; all names in one row where that fits."""
+    widths = [SMALL * (_CHARACTER * len(name) + 3.5) for name in names]
+    return len(names) if sum(widths) <= points else max(1, int(points / max(widths)))

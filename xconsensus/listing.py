@@ -1,0 +1,96 @@
+"""What exists: the config groups' options, and the nearest names to a misspelt one."""
+
+import importlib.resources
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from xconsensus.errors import InputError, nearest
+
+GROUPS = {"committees": "committee", "datasets": "dataset", "explainers": "explainer", "experiments": "experiment"}
+
+
+def listing(arguments: Sequence[str]) -> str:
+    """The text of ``xconsensus ls [KIND] [--config-dir FOLDER]``: options with their first comment line.
+
+    Raises InputError for an unknown kind or folder.
+    """
+    folders = [Path(str(importlib.resources.files("xconsensus.conf")))]
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    if "--config-dir" in words:
+        at = words.index("--config-dir")
+        folders += [Path(folder) for folder in words[at + 1 : at + 2]]
+        del words[at : at + 2]
+    if not folders[-1].is_dir():
+        raise InputError(f"--config-dir {folders[-1]}: no such folder")
+    kinds = words or [*GROUPS]
+    for kind in kinds:
+        if kind not in (*GROUPS, "members"):
+            raise InputError(f"ls {kind}: unknown{nearest(kind, [*GROUPS, 'members'])}")
+    parts = [_members(folders) if kind == "members" else _options(folders, kind) for kind in kinds]
+    return "\n".join(parts)
+
+
+def _files(folders: Sequence[Path], group: str) -> dict[str, Path]:
+    return {path.stem: path for folder in folders for path in sorted((folder / group).glob("*.yaml"))}
+
+
+def _options(folders: Sequence[Path], kind: str) -> str:
+    rows = "".join(f"  {name:<20} {_first_comment(path)}\n" for name, path in _files(folders, GROUPS[kind]).items())
+    return f"{kind} ({GROUPS[kind]}=NAME)\n{rows}"
+
+
+def _first_comment(path: Path) -> str:
+    comments = (line[1:].strip() for line in path.read_text().splitlines() if line.startswith("#"))
+    return next((comment for comment in comments if not comment.startswith("@package")), "")
+
+
+def _members(folders: Sequence[Path]) -> str:
+    lines = []
+    for committee, path in _files(folders, "committee").items():
+        members = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        assert isinstance(members, dict)
+        found = members.get("members") or {}
+        lines.append(f"members of {committee} ({len(found)})\n")
+        for name, spec in found.items():
+            lines.append(f"  {name:<24} {spec.get('family', name):<14} {spec['library']} {spec['model']}\n")
+    return "".join(lines)
+
+
+def explain_config_error(error: Exception, arguments: Sequence[str]) -> str:
+    """One line for what Hydra or OmegaConf found wrong, with the nearest names that exist."""
+    text = str(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        return f"{group}={name}: no such {group}{nearest(name, error.options)}"
+    if match := re.search(r"Could not override '([^'@]+)", text):
+        key = match[1]
+        return f"{key}: no such key{nearest(key, _keys(arguments))}; see --help for all"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return "; ".join(lines[:2]) or type(error).__name__
+
+
+def _keys(arguments: Sequence[str]) -> list[str]:
+    """Every key and group of the config, with the groups chosen in ``arguments``."""
+    groups = [a for a in arguments if a.partition("=")[0] in GROUPS.values()]
+    GlobalHydra.instance().clear()
+    composed: object = {}
+    with initialize_config_module("xconsensus.conf", version_base="1.3"):
+        for overrides in ([], groups):
+            with suppress(HydraException, OmegaConfBaseException):
+                composed = OmegaConf.to_container(compose("run", overrides=overrides), resolve=False)
+    keys = [*GROUPS.values()]
+    pending = [("", composed)]
+    while pending:
+        prefix, node = pending.pop()
+        if isinstance(node, dict):
+            keys += [f"{prefix}{key}" for key in node]
+            pending += [(f"{prefix}{key}.", value) for key, value in node.items()]
+    return keys

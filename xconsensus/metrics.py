@@ -1,0 +1,150 @@
+"""How well explanations agree: with an object's outline (average precision), and with each other (correlation)."""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from xconsensus.errors import InputError
+
+Floats = NDArray[np.floating]
+
+# Resampling counts of one block, in numbers: bounds the memory of `bootstrap_mean` whatever the image count.
+_BLOCK = 2**22
+
+
+def average_precision(values: ArrayLike, positives: ArrayLike, counts: ArrayLike | None = None) -> float:
+    """Average precision of one map as a detector of the object, in [0, 1].
+
+    Equals scikit-learn's ``average_precision_score`` on the painted pixel map: sum over distinct values, from
+    the highest, of precision x gain in recall; equal values enter together.
+
+    Parameters
+    ----------
+    values : (K,), the map: one value a pixel or a superpixel, higher = more object.
+    positives : (K,), the item's pixels inside the object; bool where items are pixels.
+    counts : (K,), the item's pixels; None = one each.
+
+    Returns NaN where no pixel belongs to the object. Raises InputError where `average_precisions` does.
+    """
+    return float(average_precisions(np.asarray(values).reshape(1, -1), positives, counts)[0])
+
+
+def average_precisions(values: ArrayLike, positives: ArrayLike, counts: ArrayLike | None = None) -> Floats:
+    """`average_precision` of many maps of one image: values (n, K), positives and counts (K,) -> (n,) float64.
+
+    Raises InputError if a value is not finite, the lengths differ, or an item has more positives than pixels.
+    """
+    maps = np.atleast_2d(np.asarray(values))
+    inside = np.asarray(positives).astype(np.float64).ravel()
+    total = np.ones_like(inside) if counts is None else np.asarray(counts).astype(np.float64).ravel()
+    if not maps.shape[-1] == len(inside) == len(total):
+        raise InputError(
+            f"average precision: {maps.shape[-1]} values, {len(inside)} positives and {len(total)} counts; "
+            "give one of each per item"
+        )
+    if np.any(inside < 0) or np.any(inside > total):
+        raise InputError("average precision: an item has more positives than pixels; pass counts of all pixels")
+    if not np.isfinite(maps).all():
+        raise InputError("average precision: the map holds NaN or infinite values; drop or recompute it")
+    if inside.sum() == 0:
+        return np.full(len(maps), np.nan)
+
+    order = np.argsort(maps, axis=-1)[:, ::-1]
+    ranked = np.take_along_axis(maps, order, axis=-1)
+    hits = np.cumsum(inside[order], axis=-1)
+    precision = hits / np.maximum(np.cumsum(total[order], axis=-1), 1)
+    # A group of ties counts once, at its last item; elsewhere nothing is gained.
+    group_ends = np.ones(maps.shape, bool)
+    group_ends[:, :-1] = ranked[:, 1:] != ranked[:, :-1]
+    found = np.maximum.accumulate(np.where(group_ends, hits, 0), axis=-1)
+    gains = np.diff(found, axis=-1, prepend=0)
+    return np.asarray((gains * precision).sum(axis=-1) / inside.sum(), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Pearson's and Spearman's coefficient of n pairs, each with two-sided p and confidence interval."""
+
+    n: int
+    pearson_r: float
+    pearson_p: float
+    pearson_low: float
+    pearson_high: float
+    spearman_r: float
+    spearman_p: float
+    spearman_low: float
+    spearman_high: float
+
+
+def correlation(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Correlation:
+    """Correlation of two equally long lists (n,); pairs with a number that is not finite are dropped.
+
+    Intervals on Fisher's z = atanh(r): Pearson with standard error 1 / sqrt(n - 3) (Fisher 1921), Spearman with
+    sqrt((1 + r^2 / 2) / (n - 3)) (Bonett and Wright 2000, doi 10.1007/BF02294183, which compares both). At
+    r = +-1 the interval is that point. With fewer than 4 pairs, or a constant list, all but n is NaN.
+
+    Raises InputError if the lengths differ.
+    """
+    first, second = np.asarray(x, dtype=np.float64).ravel(), np.asarray(y, dtype=np.float64).ravel()
+    if len(first) != len(second):
+        raise InputError(f"correlation: {len(first)} values against {len(second)}; give equally many")
+    both = np.isfinite(first) & np.isfinite(second)
+    first, second = first[both], second[both]
+    n = len(first)
+    if n < 4 or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return Correlation(n, *[float("nan")] * 8)
+    with warnings.catch_warnings():
+        # A list that is constant up to rounding has a meaningless r; scipy warns, p and interval say so too.
+        warnings.simplefilter("ignore")
+        pearson, spearman = stats.pearsonr(first, second), stats.spearmanr(first, second)
+    r, rho = float(pearson.statistic), float(spearman.statistic)
+    return Correlation(
+        n,
+        r,
+        float(pearson.pvalue),
+        *_fisher_interval(r, 1 / np.sqrt(n - 3), level),
+        rho,
+        float(spearman.pvalue),
+        *_fisher_interval(rho, np.sqrt((1 + rho**2 / 2) / (n - 3)), level),
+    )
+
+
+def _fisher_interval(r: float, standard_error: float, level: float) -> tuple[float, float]:
+    with np.errstate(divide="ignore"):
+        centre = np.arctanh(np.clip(r, -1, 1))
+    margin = stats.norm.ppf((1 + level) / 2) * standard_error
+    return float(np.tanh(centre - margin)), float(np.tanh(centre + margin))
+
+
+def bootstrap_mean(samples: ArrayLike, draws: int = 1000, seed: int = 0, level: float = 0.95) -> tuple[Floats, Floats]:
+    """Percentile bootstrap interval of each member's mean over images (Efron 1979, doi 10.1214/aos/1176344552).
+
+    samples : (images, members), one similarity or average precision each; NaN where there is none.
+
+    Returns (low, high), each (members,) float64. All members share each resampling of the images, so members
+    stay comparable. A NaN is left out of its member's mean, as `numpy.nanmean` does, not out of the others';
+    a member without a number has the interval (NaN, NaN).
+
+    Raises InputError if samples is not (images, members) or has no image.
+    """
+    table = np.asarray(samples, dtype=np.float64)
+    if table.ndim != 2 or len(table) == 0:
+        raise InputError(f"bootstrap: samples of shape {table.shape}; give (images, members), at least one image")
+    images = len(table)
+    present = np.isfinite(table).astype(np.float64)
+    filled = np.where(present > 0, table, 0)
+    generator = np.random.default_rng(seed)
+    means = np.empty((draws, table.shape[1]))
+    block = max(1, _BLOCK // images)
+    for start in range(0, draws, block):
+        picks = generator.integers(images, size=(min(block, draws - start), images))
+        weights = np.stack([np.bincount(row, minlength=images) for row in picks]).astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            means[start : start + len(picks)] = (weights @ filled) / (weights @ present)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        low, high = np.nanpercentile(means, [50 * (1 - level), 50 * (1 + level)], axis=0)
+    return low, high

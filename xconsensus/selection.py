@@ -1,0 +1,54 @@
+"""Which images a committee explains."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from xconsensus.datasets import Record
+from xconsensus.errors import InputError
+from xconsensus.seeding import generator
+
+ONLY_CORRECT = ("all", "any", "none")
+SAMPLES = ("first", "random")
+
+
+def right_images(correct: NDArray[np.bool_], only_correct: str) -> NDArray[np.bool_]:
+    """Images (n,) to keep, of correct predictions (members, n): those that all | any members get right, or every one.
+
+    Raises InputError for another word.
+    """
+    match only_correct:
+        case "all":
+            return correct.all(0)
+        case "any":
+            return correct.any(0)
+        case "none":
+            return np.ones(correct.shape[1], dtype=bool)
+    raise InputError(f"explain.only_correct={only_correct} is none of {', '.join(ONLY_CORRECT)}")
+
+
+def choose(
+    records: Sequence[Record], sample: str, images: int | None, per_class: int | None, seed: int
+) -> list[Record]:
+    """At most ``images`` of ``records``, spread over the classes, in the order of ``records``.
+
+    Class after class gives one image in turn, its first or (``sample`` random) a random one, until there are
+    enough; no class gives more than ``per_class``. None is no limit. Raises InputError for another ``sample``.
+    """
+    if sample not in SAMPLES:
+        raise InputError(f"explain.sample={sample} is none of {', '.join(SAMPLES)}")
+    order = list(range(len(records)))
+    if sample == "random":
+        order = torch.randperm(len(records), generator=generator(seed, "sample")).tolist()
+    turns: defaultdict[int, int] = defaultdict(int)
+    ranked = []
+    for rank, index in enumerate(order):
+        label = records[index].label
+        if per_class is None or turns[label] < per_class:
+            ranked.append((turns[label], rank if sample == "random" else label, index))
+        turns[label] += 1
+    chosen = sorted(index for *_, index in sorted(ranked)[: images if images is not None else len(ranked)])
+    return [records[index] for index in chosen]

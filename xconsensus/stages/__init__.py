@@ -1,0 +1,1 @@
+"""The stages: plumbing between the config, the pure modules and the store."""

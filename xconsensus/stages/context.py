@@ -1,0 +1,247 @@
+"""What the stages share: the config's data set, members and store, and the rules of provenance between them."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue
+from torch import Tensor
+
+from xconsensus import datasets
+from xconsensus.committee import Member, Network, build, fill, head_tensors, members_of, read_weights
+from xconsensus.datasets import Record
+from xconsensus.datasets.images import center_crop, fit, short_edge
+from xconsensus.errors import InputError, MissingStageError
+from xconsensus.memory import keep_freed_memory
+from xconsensus.progress import MODES, log
+from xconsensus.store import Shards, Store, check_settings, read_csv, read_header, read_tensors, remove
+
+# keys of the dataset group that do not change an image's pixels
+_NOT_OF_AN_IMAGE = ("name", "root", "masks", "mask_threshold", "classes", "splits", "explain_split")
+_OF_LOADER_ONLY = ("name", "loader", "size", "explain_split")
+
+
+class Context:
+    """One stage's view of the config, as plain values: data set, members, store, device, and what artefacts need."""
+
+    def __init__(self, config: DictConfig) -> None:
+        try:
+            self.config: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+        except (MissingMandatoryValue, InterpolationToMissingValueError) as error:
+            raise InputError(f"{_missing_key(config, error)} is not set: give it on the command line") from error
+        if self.config["progress"] not in MODES:
+            raise InputError(f"progress={self.config['progress']} is none of {', '.join(MODES)}")
+        if self.config["on_bad_image"] not in ("stop", "skip"):
+            raise InputError(f"on_bad_image={self.config['on_bad_image']} is neither stop nor skip")
+        keep_freed_memory()
+        self.device = _device(self.config["device"], self.config["threads"])
+        self.seed: int = self.config["seed"]
+        self.progress: str = self.config["progress"]
+        self.overwrite: bool = self.config["overwrite"]
+        self.dry_run: bool = self.config["dry_run"]
+        dataset = self.config["dataset"]
+        self.size, self.resize = int(dataset["size"]), int(dataset["resize"])
+        self.explain_split: str = dataset["explain_split"]
+        settings = {key: value for key, value in dataset.items() if key not in _OF_LOADER_ONLY}
+        if dataset["loader"] != "shapes":
+            settings.pop("resize")
+        self.dataset = datasets.load(dataset["loader"], settings)
+        self.image_settings = {key: dataset[key] for key in dataset if key not in _NOT_OF_AN_IMAGE}
+        self.store = Store(Path(self.config["output_dir"]), dataset["name"])
+        self._read_committee(self.config["committee"])
+        self._pixels: dict[tuple[str, int], NDArray[np.uint8]] = {}
+        self._room = self.config["finetune"]["cache_gib"] * 2**30
+
+    def _read_committee(self, committee: dict[str, Any]) -> None:
+        self.committee: str = committee["name"]
+        self.finetune: bool = committee["finetune"]
+        # the whole committee, its weights where training starts from
+        self.initial = members_of(
+            committee.get("members") or {},
+            defaults=committee["member_defaults"],
+            size=self.size,
+            resize=self.resize,
+            weights_dir=committee["weights_dir"],
+        )
+        only = committee["only"]
+        names = [member.name for member in self.initial]
+        for name in only or []:
+            if name not in names:
+                raise InputError(f"committee.only: {self.committee} has no member {name}; it has {', '.join(names)}")
+        self.only = set(only or names)
+
+    # --- members ---
+
+    def working(self) -> list[Member]:
+        """The members this run works on (``committee.only``), with the weights training starts from."""
+        return [member for member in self.initial if member.name in self.only]
+
+    def ready(self, member: Member) -> Member:
+        """The member with the weights it is explained with; InputError when finetune has not made them."""
+        if not self.finetune:
+            return member
+        path = self.store.weights(member.name)
+        if not path.is_file():
+            raise self.needs("finetune", f"member {member.name} is not trained yet")
+        return replace(member, weights=str(path), pretrained=False)
+
+    def network(self, member: Member) -> Network:
+        """The member on the device, with its weights; a new head where a file has other classes and it is trained."""
+        classes = len(self.dataset.classes)
+        model = build(member, classes)
+        if member.weights:
+            head = head_tensors(member, classes) if self.finetune else ()
+            fill(model, member, read_weights(Path(member.weights), member.name), member.weights, head)
+        return Network(member, model).to(self.device)
+
+    def needs(self, stage: str, lack: str) -> MissingStageError:
+        """The error of a lack that an earlier stage would fill."""
+        return MissingStageError(f"{lack}: run xconsensus {stage} committee={self.committee} first, else as here")
+
+    # --- images ---
+
+    def pixels(self, record: Record, resize: int) -> NDArray[np.uint8]:
+        """The image with its short edge resized, kept in memory while finetune.cache_gib lasts."""
+        key = (record.image_id, resize)
+        if key not in self._pixels:
+            pixels = short_edge(self.dataset.image(record), resize)
+            if pixels.nbytes > self._room:
+                return pixels
+            self._room -= pixels.nbytes
+            self._pixels[key] = pixels
+        return self._pixels[key]
+
+    def image(self, record: Record) -> NDArray[np.uint8]:
+        """The image as it is explained, RGB uint8 (size, size, 3)."""
+        return np.ascontiguousarray(center_crop(self.pixels(record, self.resize), self.size))
+
+    def mask(self, record: Record) -> NDArray[np.bool_]:
+        """The object's mask on the explained image, (size, size)."""
+        return fit(self.dataset.mask(record).astype(np.uint8), self.resize, self.size, "nearest").astype(bool)
+
+    def readable(self, records: Sequence[Record]) -> list[Record]:
+        """``records`` whose images can be read; asks only when unreadable ones are to be skipped, and counts them."""
+        if self.config["on_bad_image"] == "stop":
+            return list(records)
+        kept = []
+        for record in records:
+            try:
+                self.pixels(record, self.resize)
+                kept.append(record)
+            except InputError as error:
+                log.info(f"skipped: {error}")
+        if len(kept) < len(records):
+            log.info(f"{len(records) - len(kept)} of {len(records)} images skipped (on_bad_image=skip)")
+        if not kept:
+            raise InputError(f"none of the {len(records)} images of data set {self.store.dataset} can be read")
+        return kept
+
+    def chosen(self) -> list[Record]:
+        """The images the committee explains, as the explain stage wrote them."""
+        path = self.store.images(self.committee)
+        if not path.is_file():
+            raise self.needs("explain", f"{path} does not exist")
+        table = read_csv(path)
+        return [Record(str(i), int(label), str(p or "")) for i, label, p in table[["image_id", "label", "path"]].values]
+
+    def labels(self, segmenter: str) -> Shards:
+        """The superpixel label maps of a segmenter, which explainer.segmenter describes."""
+        settings = {"dataset": self.image_settings, "segmenter": self.config["explainer"]["segmenter"]}
+        return Shards(self.store.superpixels(segmenter), settings)
+
+    # --- artefacts ---
+
+    def prediction_settings(self, member: Member, records: Sequence[Record]) -> dict[str, Any]:
+        """What shapes a member's predictions on some images."""
+        ids = "\n".join(record.image_id for record in records)
+        return {
+            "dataset": self.image_settings,
+            "member": member.settings(),
+            "images": len(records),
+            "image_ids": hashlib.sha256(ids.encode()).hexdigest()[:16],
+        }
+
+    def predictions(self, split: str, member: Member) -> tuple[list[str], Tensor, Tensor]:
+        """Image ids, probabilities (n, classes) and labels (n,) of a member; InputError when missing or outdated."""
+        path = self.store.predictions(split, member.name)
+        if not path.is_file():
+            raise self.needs("finetune", f"{path} does not exist")
+        header = read_header(path)
+        check_settings(path, header["settings"]["member"], member.settings())
+        check_settings(path, header["settings"]["dataset"], self.image_settings)
+        tensors = read_tensors(path)
+        return header["ids"], tensors["probabilities"], tensors["labels"]
+
+    def explanation_settings(self, member: Member) -> dict[str, Any]:
+        """What shapes one explanation."""
+        return {
+            "dataset": self.image_settings,
+            "member": member.settings(),
+            "explainer": self.explainer_settings() | self.segmenter_settings(),
+            "seed": self.seed,
+        }
+
+    def explainer_settings(self) -> dict[str, Any]:
+        """The explainer's own settings, with its method."""
+        other = ("name", "vote", "similarity", "sigma", "segmenter")
+        return {key: value for key, value in self.config["explainer"].items() if key not in other}
+
+    def segmenter_settings(self) -> dict[str, Any]:
+        """The segmenter, for explainers on superpixels."""
+        segmenter = self.config["explainer"].get("segmenter")
+        return {"segmenter": segmenter} if segmenter else {}
+
+    def explanations(self, member: Member) -> Shards:
+        """The member's explanations by the present explainer."""
+        folder = self.store.explanations(self.config["explainer"]["name"], member.name)
+        return Shards(folder, self.explanation_settings(member), packed=not self.segmenter_settings())
+
+    def consensus(self) -> Shards:
+        """The committee's consensus; its settings name every member's explanations."""
+        members = [self.ready(member) for member in self.initial]
+        settings = {
+            "vote": self.config["explainer"]["vote"],
+            "explanations": {member.name: digest(self.explanation_settings(member)) for member in members},
+        }
+        return Shards(self.store.consensus(self.committee, self.config["explainer"]["name"]), settings)
+
+    def or_remake(self, path: Path, check: Callable[[], Any]) -> None:
+        """Run ``check`` of an artefact's settings; with overwrite=true, remove what fails it instead of stopping."""
+        try:
+            check()
+        except InputError:
+            if not self.overwrite:
+                raise
+            if not self.dry_run:
+                remove(path)
+
+
+def digest(settings: dict[str, Any]) -> str:
+    """A short fingerprint of settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _device(name: str, threads: int | None) -> torch.device:
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device={name} cannot be used here; try device=auto or device=cpu") from error
+    return device
+
+
+def _missing_key(config: DictConfig, error: Exception) -> str:
+    """The mandatory key without a value, the plainest one first: values may refer to it by interpolation."""
+    missing = sorted(OmegaConf.missing_keys(config), key=lambda key: (key.count("."), key))
+    return missing[0] if missing else str(error).split("\n")[0]

@@ -1,0 +1,212 @@
+"""explain: choose the images, cut them into superpixels, and explain every member on them."""
+
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import torch
+from omegaconf import DictConfig
+
+from xconsensus import explainers
+from xconsensus.committee import Member, Network
+from xconsensus.datasets import Record
+from xconsensus.errors import InputError
+from xconsensus.explainers import Explainer, Explanation
+from xconsensus.explainers.explanation import Image
+from xconsensus.progress import Counter, counter, log
+from xconsensus.seeding import generator
+from xconsensus.selection import choose, right_images
+from xconsensus.stages.context import Context
+from xconsensus.stages.failures import Failures
+from xconsensus.store import Shards, check_settings, read_json, write_csv
+from xconsensus.superpixels import segment
+
+
+def run(config: DictConfig) -> None:
+    """The stage; see the module."""
+    context = Context(config)
+    method, settings = context.explainer_settings().pop("method"), context.explainer_settings()
+    settings.pop("method")
+    explainer = explainers.make(method, settings)
+    records = _choose_images(context)
+    if context.dry_run:
+        _plan(context, explainer, records)
+        return
+    labels = _cut_superpixels(context, records) if explainer.on_superpixels else None
+    failures = Failures("explain")
+    members = context.working()
+    for number, member in enumerate(members, 1):
+        with failures.of(member.name):
+            title = f"{context.config['explainer']['name']} {member.name} ({number}/{len(members)})"
+            _explain_member(context, explainer, context.ready(member), records, labels, title)
+    failures.report()
+
+
+def _choose_images(context: Context) -> list[Record]:
+    """The images this committee explains; written to images/<committee>.csv, with how they were chosen beside it."""
+    path, options = context.store.images(context.committee), context.config["explain"]
+    candidates = context.dataset.records(context.explain_split)
+    settings = {
+        "dataset": context.image_settings,
+        **{key: options[key] for key in ("images", "per_class", "sample", "only_correct")},
+        "split": context.explain_split,
+        "seed": context.seed,
+        "candidates": len(candidates),
+    }
+    if options["only_correct"] != "none":
+        members = [context.ready(member) for member in context.initial]
+        settings["members"] = {member.name: member.settings()["weights"] for member in members}
+    if path.is_file():
+        made = read_json(path.with_suffix(".json"))["settings"]
+        context.or_remake(path, lambda: check_settings(path, made, settings))
+    if path.is_file():
+        return context.chosen()
+    if options["only_correct"] == "none":
+        right = context.readable(candidates)
+    else:
+        right = _right(context, members, candidates, options["only_correct"])
+    chosen = choose(right, options["sample"], options["images"], options["per_class"], context.seed)
+    chosen = context.readable(chosen)
+    if context.dataset.has_masks:
+        for record in chosen:
+            context.dataset.mask(record)  # a wrong mask is better found before the hours than after
+    log.info(f"{len(chosen)} images to explain, of {len(right)} that remain of {len(candidates)}{_why(options)}")
+    if not context.dry_run:
+        table = pd.DataFrame([(r.image_id, r.path, r.label) for r in chosen], columns=["image_id", "path", "label"])
+        write_csv(path, table, settings)
+    return chosen
+
+
+def _why(options: dict[str, object]) -> str:
+    match options["only_correct"]:
+        case "all":
+            return ", right by every member"
+        case "any":
+            return ", right by some member"
+    return ""
+
+
+def _right(context: Context, members: Sequence[Member], candidates: Sequence[Record], mode: str) -> list[Record]:
+    """The candidates that all or any of the members classify correctly, by their stored predictions."""
+    by_id = {record.image_id: record for record in candidates}
+    correct: dict[str, list[bool]] = {}
+    for member in members:
+        ids, probabilities, labels = context.predictions(context.explain_split, member)
+        for image_id, hit in zip(ids, (probabilities.argmax(1) == labels).tolist(), strict=True):
+            correct.setdefault(image_id, []).append(hit)
+    ids = [image_id for image_id, hits in correct.items() if len(hits) == len(members) and image_id in by_id]
+    kept = right_images(np.array([correct[image_id] for image_id in ids], dtype=bool).reshape(len(ids), -1).T, mode)
+    right = [by_id[image_id] for image_id, keep in zip(ids, kept, strict=True) if keep]
+    if not right:
+        raise InputError(
+            f"no image of split {context.explain_split} is classified correctly by {mode} of the {len(members)}"
+            " members: set explain.only_correct=any or none, or leave out the weakest members"
+        )
+    return right
+
+
+def _cut_superpixels(context: Context, records: Sequence[Record]) -> Shards:
+    """Label maps of the images, one an image for all members, made where they are missing."""
+    segmenter = dict(context.config["explainer"]["segmenter"])
+    name = segmenter.pop("name")
+    labels = context.labels(name)
+    context.or_remake(labels.folder, lambda: labels.index)
+    by_id = {record.image_id: record for record in records}
+    missing = labels.missing(by_id)
+    with (
+        counter(f"superpixels ({name})", len(missing), "images", context.progress) as count,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
+        for ids in _shards(context, missing):
+            images = [context.image(by_id[image_id]) for image_id in ids]
+            maps = list(pool.map(partial(segment, algorithm=name, settings=segmenter), images))
+            labels.write(ids, [torch.from_numpy(each) for each in maps])
+            count.add(len(ids))
+    return labels
+
+
+def _explain_member(
+    context: Context, explainer: Explainer, member: Member, records: Sequence[Record], labels: Shards | None, title: str
+) -> None:
+    """Explain what is missing of one member, a shard at a time."""
+    shards = context.explanations(member)
+    context.or_remake(shards.folder, lambda: shards.index)
+    by_id = {record.image_id: record for record in records}
+    missing = shards.missing(by_id)
+    if not missing:
+        return
+    network = context.network(member)
+    with counter(title, len(missing), "images", context.progress) as count:
+        for ids in _shards(context, missing):
+            found = [_explain(context, explainer, network, by_id[image_id], labels, count) for image_id in ids]
+            fields = {
+                "predicted": torch.tensor([each.predicted for each in found]),
+                "probability": torch.tensor([each.probability for each in found], dtype=torch.float64),
+                **{
+                    name: torch.tensor([each.fields[name] for each in found], dtype=torch.float64)
+                    for name in found[0].fields
+                },
+            }
+            shards.write(ids, [each.values for each in found], fields)
+
+
+def _explain(
+    context: Context, explainer: Explainer, network: Network, record: Record, labels: Shards | None, count: Counter
+) -> Explanation:
+    """One image and member; InputError when the member's output or the explanation is not finite."""
+    image = Image(
+        context.image(record),
+        record.label,
+        partial(generator, context.seed, record.image_id),
+        labels.values(record.image_id).reshape(context.size, context.size) if labels else None,
+    )
+    explanation = explainer(network, image, context.config["explain"]["batch_size"])
+    if not (np.isfinite(explanation.probability) and explanation.values.isfinite().all()):
+        raise InputError(f"member {network.member.name} returns NaN for image {record.image_id}")
+    count.add()
+    return explanation
+
+
+def _shards(context: Context, ids: list[str]) -> list[list[str]]:
+    size = context.config["explain"]["shard_images"]
+    return [ids[start : start + size] for start in range(0, len(ids), size)]
+
+
+def _plan(context: Context, explainer: Explainer, records: list[Record]) -> None:
+    """Say what the stage would do and cost, after building every member and timing one batch of the slowest."""
+    forward, backward = explainer.passes()
+    values = 4 * 100 if explainer.on_superpixels else 2 * context.size**2  # bytes an explanation
+    total, seconds = 0, 0.0
+    failures = Failures("explain")
+    for member in context.working():
+        with failures.of(member.name):
+            ready = context.ready(member)
+            shards = context.explanations(ready)
+            context.or_remake(shards.folder, lambda: shards.index)  # noqa: B023
+            todo = len(shards.missing(record.image_id for record in records))
+            cost = _seconds_a_pass(context, context.network(ready), backward > 0)
+            estimate = todo * max(forward, backward) * cost
+            log.info(f"  {member.name}: {todo} images to explain, {len(records) - todo} done, about {estimate:.0f} s")
+            total, seconds = total + todo, seconds + estimate
+    log.info(
+        f"explain would make {total} explanations: {total * forward} forward and {total * backward} backward passes,"
+        f" about {seconds / 3600:.2f} h on {context.device}, {total * values / 1e6:.1f} MB on disk"
+    )
+    failures.report()
+
+
+def _seconds_a_pass(context: Context, network: Network, backward: bool) -> float:
+    """Seconds a forward (and backward) pass takes here, from a few images."""
+    inputs = torch.zeros(8, 3, context.size, context.size, device=context.device, requires_grad=backward)
+    with torch.set_grad_enabled(backward):
+        for _ in range(2):  # the first one warms up
+            started = time.perf_counter()
+            out = network(inputs).softmax(1)[:, 0].sum()
+            if backward:
+                torch.autograd.grad(out, inputs)
+            float(out)
+    return (time.perf_counter() - started) / len(inputs)

@@ -1,0 +1,186 @@
+"""finetune: train each member if the committee is to be trained, and write every member's predictions."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+
+from xconsensus.committee import Member, Network
+from xconsensus.datasets import Record
+from xconsensus.datasets.images import center_crop
+from xconsensus.errors import InputError
+from xconsensus.progress import counter, log
+from xconsensus.stages.context import Context
+from xconsensus.stages.failures import Failures
+from xconsensus.store import (
+    check_settings,
+    read_header,
+    read_json,
+    read_tensors,
+    remove,
+    write_json,
+    write_tensors,
+)
+from xconsensus.training import Images, Recipe, State, train
+
+
+def run(config: DictConfig) -> None:
+    """The stage; see the module."""
+    context = Context(config)
+    recipe = _recipe(context)
+    members = context.working()
+    splits = dict.fromkeys(["test", context.explain_split])
+    records = {split: context.readable(context.dataset.records(split)) for split in splits}
+    training = context.dataset.records("train") if context.finetune else []
+    if context.dry_run:
+        _plan(context, members, recipe, training, records)
+        return
+    failures = Failures("finetune")
+    for number, member in enumerate(members, 1):
+        title = f"finetune {member.name} ({number}/{len(members)})"
+        with failures.of(member.name):
+            if context.finetune:
+                _train_member(context, member, recipe, training, title)
+            for split in splits:
+                _predict_member(context, context.ready(member), split, records[split], title)
+    failures.report()
+
+
+def _recipe(context: Context) -> Recipe:
+    values = {key: value for key, value in context.config["finetune"].items() if key in Recipe.__annotations__}
+    if values["precision"] == "auto":
+        on_gpu = context.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        values["precision"] = "bfloat16" if on_gpu else "float32"
+    return Recipe(**values)
+
+
+def _settings(context: Context, member: Member, recipe: Recipe, images: int) -> dict[str, Any]:
+    """What shapes a member's weights."""
+    initial = member.settings()
+    return {
+        "dataset": context.image_settings,
+        "training_images": images,
+        "classes": len(context.dataset.classes),
+        "member": initial,
+        "finetune": vars(recipe),
+        "seed": context.seed,
+    }
+
+
+def _train_member(context: Context, member: Member, recipe: Recipe, training: list[Record], title: str) -> None:
+    """Train one member from its last finished epoch, unless it is trained already."""
+    path, checkpoint = context.store.weights(member.name), context.store.checkpoint(member.name)
+    settings = _settings(context, member, recipe, len(training))
+    for existing in (path, checkpoint):
+        if existing.is_file():
+            check = read_header(existing)["settings"]
+            context.or_remake(existing, lambda: check_settings(existing, check, settings))  # noqa: B023
+    if path.is_file():
+        remove(checkpoint)
+        return
+    training = context.readable(training)
+    images = Images(lambda i: context.pixels(training[i], member.resize), [record.label for record in training])
+    torch.manual_seed(_initial_seed(context, member))
+    network = context.network(member)
+    state = _restore(checkpoint) if checkpoint.is_file() else State()
+    with counter(title, recipe.epochs, "epochs", context.progress) as count:
+        count.add(state.epoch)
+        for reached in train(network, images, recipe, context.seed, state):
+            _save(checkpoint, reached, settings)
+            count.add()
+    write_tensors(path, _own(network.model.state_dict()), settings)
+    write_json(path.with_suffix(".json"), {"history": state.history, "settings": settings})
+    remove(checkpoint)
+
+
+def _initial_seed(context: Context, member: Member) -> int:
+    from xconsensus.seeding import seed_of
+
+    return seed_of(context.seed, member.name, "weights")
+
+
+def _own(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copies: safetensors refuses tensors that share memory, as tied weights do."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+
+
+def _save(path: Path, state: State, settings: dict[str, Any]) -> None:
+    parts = {"model": state.model, "momentum": state.momentum, "best": state.best}
+    tensors = _own({f"{part}/{name}": tensor for part, named in parts.items() for name, tensor in named.items()})
+    write_tensors(path, tensors, settings, epoch=state.epoch, history=state.history)
+
+
+def _restore(path: Path) -> State:
+    header = read_header(path)
+    state = State(epoch=header["epoch"], history=header["history"])
+    for key, tensor in read_tensors(path).items():
+        part, name = key.split("/", 1)
+        getattr(state, part)[name] = tensor
+    return state
+
+
+def _predict_member(context: Context, member: Member, split: str, records: list[Record], title: str) -> None:
+    """Write the member's probabilities on a split with its own preprocessing, unless they are there already."""
+    path = context.store.predictions(split, member.name)
+    settings = context.prediction_settings(member, records)
+    if path.is_file():
+        context.or_remake(path, lambda: check_settings(path, read_header(path)["settings"], settings))
+    if path.is_file():
+        return
+    network = context.network(member)
+    probabilities = _predict(context, network, records, f"{title}: {split} predictions")
+    labels = torch.tensor([record.label for record in records])
+    accuracy = float((probabilities.argmax(1) == labels).double().mean())
+    ids = [record.image_id for record in records]
+    write_tensors(path, {"probabilities": probabilities, "labels": labels}, settings, ids=ids, accuracy=accuracy)
+    if split == "test":
+        log.info(f"{member.name}: accuracy {accuracy:.3f} on {len(records)} test images")
+        if context.finetune:
+            trained = context.store.weights(member.name).with_suffix(".json")
+            write_json(trained, read_json(trained) | {"accuracy": accuracy})
+
+
+def _predict(context: Context, network: Network, records: list[Record], title: str) -> torch.Tensor:
+    """Softmax probabilities (n, classes), float32; InputError naming a member that returns NaN."""
+    member, size = network.member, context.config["finetune"]["eval_batch_size"]
+    found = []
+    with counter(title, len(records), "images", context.progress) as count, torch.inference_mode():
+        for start in range(0, len(records), size):
+            batch = records[start : start + size]
+            crops = [center_crop(context.pixels(record, member.resize), member.input_size) for record in batch]
+            inputs = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).to(context.device)
+            found.append(network(network.normalise(inputs)).softmax(1).cpu())
+            if bad := (~found[-1].isfinite().all(1)).nonzero().flatten().tolist():
+                raise InputError(f"member {member.name} returns NaN for image {batch[bad[0]].image_id}")
+            count.add(len(batch))
+    return torch.cat(found)
+
+
+def _plan(
+    context: Context, members: list[Member], recipe: Recipe, training: list[Record], records: dict[str, list[Record]]
+) -> None:
+    """Say what the stage would do, after checking that every member can be built and its weights fit."""
+    failures = Failures("finetune")
+    size = 0
+    for member in members:
+        with failures.of(member.name):
+            path = context.store.weights(member.name)
+            if context.finetune and path.is_file():
+                made = read_header(path)["settings"]
+                wanted = _settings(context, member, recipe, len(training))
+                context.or_remake(path, lambda: check_settings(path, made, wanted))  # noqa: B023
+                network, todo = context.network(context.ready(member)), "trained already"
+            else:
+                network = context.network(member)
+                todo = f"to train, {recipe.epochs} epochs of {len(training)} images" if context.finetune else "as it is"
+            parameters = sum(tensor.numel() for tensor in network.model.parameters())
+            size += 0 if todo != "as it is" and path.is_file() else parameters * 4
+            log.info(f"  {member.name}: {parameters / 1e6:.2f} M parameters, {todo}")
+    images = sum(map(len, records.values()))
+    disk = (size if context.finetune else 0) + images * len(context.dataset.classes) * 4 * len(members)
+    log.info(
+        f"finetune would predict {images} images with each of {len(members)} members; about {disk / 1e6:.1f} MB on disk"
+    )
+    failures.report()

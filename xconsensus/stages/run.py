@@ -1,0 +1,29 @@
+"""run: all five stages in order, the middle three for every explainer."""
+
+from collections.abc import Callable
+
+from omegaconf import DictConfig
+
+from xconsensus.errors import MissingStageError
+from xconsensus.progress import log
+from xconsensus.stages import explain, finetune, plot, score, vote
+from xconsensus.stages.each import each_explainer
+
+
+def run(config: DictConfig) -> None:
+    """The stage; see the module. ``explainer=X`` on the command line makes X the only explainer."""
+    _stage("finetune", finetune.run, config)
+    for explainer, each in each_explainer(config).items():
+        for name, stage in (("explain", explain.run), ("vote", vote.run), ("score", score.run)):
+            _stage(f"{name} {explainer}", stage, each)
+    _stage("plot", plot.run, config)
+
+
+def _stage(name: str, stage: Callable[[DictConfig], None], config: DictConfig) -> None:
+    """Run a stage; a dry run says which stages cannot be planned before an earlier one has run."""
+    try:
+        stage(config)
+    except MissingStageError as error:
+        if not config.dry_run:
+            raise
+        log.info(f"{name}: cannot be planned yet, {error}")

@@ -1,0 +1,296 @@
+"""All that is on disk: paths, file formats, atomic writes, provenance. No other module knows them.
+
+Tensors are safetensors files; each carries in its header the settings that shaped its numbers and the versions that
+made it. A file is written under a temporary name, flushed to the disk and renamed: what exists is whole. Reading
+with other settings stops and names the setting that differs.
+"""
+
+import errno
+import hashlib
+import io
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pandas as pd
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from xconsensus import __version__
+from xconsensus.errors import InputError
+
+Settings = Mapping[str, Any]
+_HEADER = "xconsensus"  # safetensors keeps a map of strings; one entry, so that equal headers are equal bytes
+
+
+def safe_name(name: str, what: str) -> str:
+    """``name`` if it can be one file name, else InputError: names come from configs and must not leave the folder."""
+    if not name or name.startswith(".") or any(c in name for c in "/\\\0") or len(os.fsencode(name)) > 200:
+        raise InputError(f"{what} {name!r} cannot be a file name: leave out / and \\ and a leading dot")
+    return name
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that appears under ``path`` only once it is whole and on the disk.
+
+    Raises InputError when the disk is full or the folder cannot be written; what was there before stays.
+    """
+    temporary = path.with_name(f".{path.name[:120]}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise InputError(f"{path}: no space left on the device; free some and run again to go on") from error
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], settings: Settings, **notes: Any) -> None:
+    """A safetensors file of ``tensors`` with ``settings``, ``notes`` (any JSON) and versions in its header."""
+    header = {"settings": settings, "versions": versions(), **notes}
+    data = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic(path) as file:
+        file.write(safetensors.torch.save(data, {_HEADER: json.dumps(header, sort_keys=True)}))
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The header ``write_tensors`` gave a file; InputError naming a file that is damaged or not ours."""
+    with _opened(path) as file:
+        try:
+            header: dict[str, Any] = json.loads((file.metadata() or {})[_HEADER])
+        except (KeyError, ValueError) as error:
+            raise InputError(f"{path}: no artefact of xconsensus; move it elsewhere") from error
+    return header
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a file; InputError naming a file that is damaged."""
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no iterator)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: damaged or unreadable ({reason}); remove it and run its stage again") from error
+
+
+def write_csv(path: Path, table: pd.DataFrame, settings: Settings | None = None) -> None:
+    """A CSV file of ``table``; with ``settings``, they stand beside it as <name>.json."""
+    if settings is not None:
+        write_json(path.with_suffix(".json"), {"settings": settings, "versions": versions()})
+    with atomic(path) as file:
+        file.write(table.to_csv(index=False).encode())
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """A JSON file, keys in the given order."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """A UTF-8 text file."""
+    with atomic(path) as file:
+        file.write(text.encode())
+
+
+def write_figure(path: Path, figure: Any) -> None:
+    """A matplotlib figure as ``path``, in the format of its suffix, without a date: equal figures, equal bytes."""
+    kind = path.suffix.removeprefix(".")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, dpi=200, metadata={"CreationDate": None} if kind == "pdf" else None)
+    with atomic(path) as file:
+        file.write(buffer.getvalue())
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """A CSV file as it was written; InputError naming a file that is missing or no table."""
+    try:
+        # empty cells are missing numbers; a member or an image may be called "None" or "nan"
+        return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"image_id": str, "member": str})
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as a table ({' '.join(str(error).split())})") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file; InputError naming a file that is missing or damaged."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
+    return content
+
+
+def versions() -> dict[str, str]:
+    """Versions that stand in every header; they inform and are not compared."""
+    return {"xconsensus": __version__, "torch": torch.__version__, "python": platform.python_version()}
+
+
+def difference(made: Settings, wanted: Settings) -> str | None:
+    """The first setting that differs, as "key is A there, B now"; None when they are equal."""
+    there, now = _flat(made), _flat(wanted)
+    for key in [*now, *there]:
+        if there.get(key) != now.get(key):
+            return f"{key} is {there.get(key, 'absent')} there, {now.get(key, 'absent')} now"
+    return None
+
+
+def check_settings(path: Path, made: Settings, wanted: Settings) -> None:
+    """InputError naming the first setting in which an artefact on disk differs from the present config."""
+    if found := difference(made, json.loads(json.dumps(wanted))):
+        raise InputError(f"{path} was made with other settings: {found}; set it back, or overwrite=true to remake")
+
+
+def _flat(settings: Settings, prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder of artefacts, present or not."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+class Shards:
+    """Records of images in a folder of immutable shards: one array of values an image, and some numbers beside it.
+
+    A shard holds ``values`` (the images' arrays, flattened, in a row), ``offsets`` (n + 1, int64: image i owns
+    values[offsets[i]:offsets[i+1]]), one tensor (n,) a field, and in its header the image ids and one array's shape
+    where that is the same for all. With ``packed``, values are float16 of values / scale with a float64 ``scale``
+    an image: SmoothGrad maps are far below what float16 holds, their ratios are not.
+    """
+
+    def __init__(self, folder: Path, settings: Settings, *, packed: bool = False) -> None:
+        self.folder = folder
+        self.settings = settings
+        self.packed = packed
+        self._shard: tuple[Path, dict[str, Tensor]] | None = None
+
+    @cached_property
+    def index(self) -> dict[str, tuple[Path, int]]:
+        """Image id -> (shard, position); every shard's header is checked against the settings."""
+        found: dict[str, tuple[Path, int]] = {}
+        for path in sorted(self.folder.glob("*.safetensors")):
+            header = read_header(path)
+            check_settings(path, header["settings"], self.settings)
+            found |= {image_id: (path, position) for position, image_id in enumerate(header["ids"])}
+        return found
+
+    def missing(self, ids: Iterable[str]) -> list[str]:
+        """Those of ``ids`` that no shard holds, in order."""
+        return [image_id for image_id in ids if image_id not in self.index]
+
+    def write(self, ids: Sequence[str], arrays: Sequence[Tensor], fields: Mapping[str, Tensor] | None = None) -> None:
+        """One new shard: an array and a number of each field for each id. Its name follows from the ids."""
+        lengths = torch.tensor([0, *(array.numel() for array in arrays)])
+        flat = [array.detach().cpu().flatten() for array in arrays]
+        tensors = {"offsets": lengths.cumsum(0), **(fields or {})}
+        if self.packed:
+            scales = [array.abs().max().double().clamp_min(torch.finfo(torch.float32).tiny) for array in flat]
+            flat = [(array.double() / scale).half() for array, scale in zip(flat, scales, strict=True)]
+            tensors["scale"] = torch.stack(scales)
+        tensors["values"] = torch.cat(flat)
+        path = self.folder / f"{hashlib.sha256('/'.join(ids).encode()).hexdigest()[:16]}.safetensors"
+        write_tensors(path, tensors, self.settings, ids=list(ids), shape=list(arrays[0].shape))
+        self.__dict__.pop("index", None)
+
+    def values(self, image_id: str) -> Tensor:
+        """The flat array of one image, (K,), float32 when packed; InputError naming an image that is not there."""
+        shard, position = self._record(image_id)
+        start, stop = shard["offsets"][position : position + 2].tolist()
+        values = shard["values"][start:stop]
+        return (values.double() * shard["scale"][position]).float() if self.packed else values
+
+    def number(self, image_id: str, name: str) -> float:
+        """One field of one image, such as the predicted class of an explanation."""
+        shard, position = self._record(image_id)
+        return float(shard[name][position])
+
+    def release(self) -> None:
+        """Forget the shard in memory."""
+        self._shard = None
+
+    def _record(self, image_id: str) -> tuple[dict[str, Tensor], int]:
+        if image_id not in self.index:
+            raise InputError(f"{self.folder}: holds nothing of image {image_id}; run the stage that makes it")
+        path, position = self.index[image_id]
+        if self._shard is None or self._shard[0] != path:  # one shard at a time: images are visited in shard order
+            self._shard = (path, read_tensors(path))
+        return self._shard[1], position
+
+
+@dataclass(frozen=True)
+class Store:
+    """The folder of one data set, outputs/<dataset>: where each artefact lies."""
+
+    output_dir: Path
+    dataset: str
+    root: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", self.output_dir / safe_name(self.dataset, "dataset.name"))
+
+    def weights(self, member: str) -> Path:
+        """Trained weights; beside it, .json with history, accuracy and settings."""
+        return self.root / "weights" / f"{safe_name(member, 'member')}.safetensors"
+
+    def checkpoint(self, member: str) -> Path:
+        """The state of an unfinished training."""
+        return self.root / "weights" / f"{safe_name(member, 'member')}.checkpoint.safetensors"
+
+    def predictions(self, split: str, member: str) -> Path:
+        """Probabilities of a split's images."""
+        return self.root / "predictions" / safe_name(split, "split") / f"{safe_name(member, 'member')}.safetensors"
+
+    def images(self, committee: str) -> Path:
+        """The images a committee explains: image_id, path, label."""
+        return self.root / "images" / f"{safe_name(committee, 'committee.name')}.csv"
+
+    def superpixels(self, segmenter: str) -> Path:
+        """Folder of label maps."""
+        return self.root / "superpixels" / safe_name(segmenter, "explainer.segmenter.name")
+
+    def explanations(self, explainer: str, member: str) -> Path:
+        """Folder of one member's explanations."""
+        return self.root / "explanations" / safe_name(explainer, "explainer.name") / safe_name(member, "member")
+
+    def consensus(self, committee: str, explainer: str) -> Path:
+        """Folder of a committee's consensus."""
+        return self.root / "consensus" / safe_name(committee, "committee.name") / safe_name(explainer, "explainer.name")
+
+    def scores(self, committee: str, explainer: str) -> Path:
+        """Folder of members.csv, images.csv, correlations.csv."""
+        return self.root / "scores" / safe_name(committee, "committee.name") / safe_name(explainer, "explainer.name")
+
+    def figures(self, committee: str) -> Path:
+        """Folder of a committee's figures."""
+        return self.root / "figures" / safe_name(committee, "committee.name")
+
+    def tables(self, committee: str) -> Path:
+        """Folder of a committee's tables."""
+        return self.root / "tables" / safe_name(committee, "committee.name")

@@ -1,0 +1,29 @@
+"""Superpixels: an image in, a label map out. One map an image, shared by every member."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from skimage.segmentation import quickshift, slic
+
+from xconsensus.errors import InputError, nearest
+
+SEGMENTERS = {"quickshift": quickshift, "slic": slic}
+
+
+def segment(pixels: NDArray[np.uint8], algorithm: str, settings: Mapping[str, Any]) -> NDArray[np.int32]:
+    """Label map (H, W) of an RGB uint8 image (H, W, 3), int32, numbered 0..K-1 without gaps.
+
+    ``algorithm`` is quickshift (Vedaldi & Soatto 2008, doi:10.1007/978-3-540-88693-8_52) or slic, as scikit-image
+    has them, with its keyword arguments as ``settings``.
+
+    Raises InputError for an unknown algorithm or argument.
+    """
+    if algorithm not in SEGMENTERS:
+        raise InputError(f"explainer.segmenter.name={algorithm} is unknown{nearest(algorithm, SEGMENTERS)}")
+    try:
+        labels = SEGMENTERS[algorithm](pixels, **settings)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"explainer.segmenter: {algorithm} refuses {dict(settings)} ({error})") from error
+    return np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.int32)

@@ -1,0 +1,191 @@
+"""The paper's tables from the members' scores, and their rendering as Markdown, LaTeX and plain text.
+
+``members`` maps an explainer's name ("lime", "smoothgrad") to its table: member, family, accuracy,
+consensus_score, consensus_score_low, consensus_score_high and, where masks exist, mean_average_precision; its
+last row is the committee itself, member "consensus".
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from xconsensus import published
+from xconsensus.errors import InputError
+from xconsensus.metrics import correlation
+
+EXPLAINERS = {"lime": "LIME", "smoothgrad": "SmoothGrad"}
+ENSEMBLE = "consensus"
+
+_WORDS = {**EXPLAINERS, "mean average precision": "mAP", "pearson": "Pearson", "spearman": "Spearman"}
+_LATEX = {**{sign: f"\\{sign}" for sign in "&%$#_{}"}, "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_LATEX["\\"] = r"\textbackslash{}"
+
+
+def table1(members: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Table 1: ranks (scores) of the paper's five models, those of the paper above, those of ``members`` below.
+
+    Returns text cells, a row a measure and a column a model; empty where the committee lacks the model. A member
+    is that model if its name is the same but for case and punctuation; ranks are among the members found.
+    """
+    paper = published.table1().set_index("model")
+    rows = {
+        "Network Dissection (paper)": [str(rank) for rank in paper["network_dissection_rank"]],
+        "User study (paper)": _ranked(paper["user_study_score"]),
+    }
+    for explainer in members:
+        if f"consensus_score_{explainer}" in paper:
+            name = f"Consensus {EXPLAINERS.get(explainer, explainer)} (paper)"
+            rows[name] = _ranked(paper[f"consensus_score_{explainer}"])
+    for explainer, table in members.items():
+        own = table.set_index(table["member"].map(_bare))["consensus_score"]
+        own = own[~own.index.duplicated()].reindex([_bare(model) for model in paper.index])
+        rows[f"Consensus {EXPLAINERS.get(explainer, explainer)} (here)"] = _ranked(own)
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=list(paper.index))
+    return table.rename_axis(index="measure").reset_index()
+
+
+def table1_members(names: Iterable[str]) -> list[str]:
+    """Those of ``names`` that are among the five models of table 1."""
+    paper = {_bare(model) for model in published.table1()["model"]}
+    return [name for name in names if _bare(name) in paper]
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _ranked(scores: "pd.Series[float]") -> list[str]:
+    ranks = scores.rank(ascending=False, method="min")
+    return ["" if np.isnan(score) else f"{rank:.0f} ({score:.3f})" for rank, score in zip(ranks, scores, strict=True)]
+
+
+def table2(members: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Table 2, one row a member in the order given, the ensemble last.
+
+    Columns: member, family, accuracy, consensus_score_<explainer> of each explainer, then
+    mean_average_precision_<explainer> of those with masks. NaN where an explainer lacks the member.
+
+    Raises InputError if there is no explainer, or two explainers disagree about a member's accuracy.
+    """
+    if not members:
+        raise InputError("table 2: no explainer has scores; score at least one")
+    columns = ["member", "family", "accuracy"]
+    everyone = pd.concat([table[columns] for table in members.values()]).drop_duplicates("member")
+    merged = everyone.sort_values("member", key=lambda names: names == ENSEMBLE, kind="stable")
+    for table in members.values():
+        own = merged["member"].map(table.set_index("member")["accuracy"])
+        differs = merged["member"][(own - merged["accuracy"]).abs() > 1e-9]
+        if len(differs):
+            raise InputError(f"table 2: accuracy of {differs.iloc[0]} differs between explainers; score them again")
+    for name in ("consensus_score", "mean_average_precision"):
+        for explainer, table in members.items():
+            if name in table and table[name].notna().any():
+                merged[f"{name}_{explainer}"] = merged["member"].map(table.set_index("member")[name])
+    return merged.reset_index(drop=True)
+
+
+def correlations(members: Mapping[str, pd.DataFrame], dataset: str | None = None, level: float = 0.95) -> pd.DataFrame:
+    """All correlations of Figures 4, 5, 6 and 10 over the members, the ensemble left out.
+
+    Returns one row a pair of `table2` columns: x, y, and the fields of `metrics.Correlation`. For a ``dataset`` of
+    the paper the column published_r holds the paper's Pearson r, NaN where it states none.
+    """
+    table = table2(members)
+    table = table[table["member"] != ENSEMBLE]
+    pairs: list[tuple[str, str]] = []
+    for explainer in members:
+        score, precision = f"consensus_score_{explainer}", f"mean_average_precision_{explainer}"
+        pairs += [(score, "accuracy"), (precision, "accuracy"), (score, precision)]
+    pairs += [(f"consensus_score_{a}", f"consensus_score_{b}") for a, b in combinations(members, 2)]
+    rows = [
+        {"x": x, "y": y, **asdict(correlation(table[x], table[y], level))}
+        for x, y in pairs
+        if x in table and y in table
+    ]
+    result = pd.DataFrame(rows)
+    paper = published.correlations(dataset) if dataset else pd.DataFrame()
+    if len(paper):
+        paper = paper[["x", "y", "pearson_r"]].rename(columns={"pearson_r": "published_r"})
+        result = result.merge(paper, how="left", on=["x", "y"])
+    return result
+
+
+def to_text(table: pd.DataFrame) -> str:
+    """The table as aligned plain text: headings, a rule, one line a row; no index."""
+    lines = _cells(table, str)
+    widths = _widths(lines)
+    rule = ["-" * width for width in widths]
+    padded = [_pad(table, line, widths) for line in lines]
+    return "".join("  ".join(line).rstrip() + "\n" for line in [padded[0], rule, *padded[1:]])
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """The table as a GitHub-flavoured Markdown table whose source is aligned too; no index."""
+    lines = _cells(table, lambda text: text.replace("|", "\\|"))
+    widths = [max(3, width) for width in _widths(lines)]
+    rule = ["-" * (width - 1) + (":" if right else "-") for width, right in zip(widths, _right(table), strict=True)]
+    padded = [_pad(table, line, widths) for line in lines]
+    return "".join("| " + " | ".join(line) + " |\n" for line in [padded[0], rule, *padded[1:]])
+
+
+def to_latex(table: pd.DataFrame) -> str:
+    """The table as a LaTeX tabular with booktabs rules (``\\usepackage{booktabs}``), special characters escaped."""
+    lines = _cells(table, _latex)
+    widths = _widths(lines)
+    body = ["  " + " & ".join(_pad(table, line, widths)).rstrip() + r" \\" for line in lines]
+    columns = "".join("r" if right else "l" for right in _right(table))
+    begin, end = rf"\begin{{tabular}}{{{columns}}}", r"\end{tabular}"
+    return "\n".join([begin, r"\toprule", body[0], r"\midrule", *body[1:], r"\bottomrule", end]) + "\n"
+
+
+def _cells(table: pd.DataFrame, escape: Callable[[str], str]) -> list[list[str]]:
+    """Headings, then rows, as escaped text: numbers formatted, names of columns (also as cells x, y) in words."""
+    columns = []
+    for name in table:
+        show = _heading if name in ("x", "y") else _text
+        columns.append([escape(_heading(str(name))), *(escape(show(cell)) for cell in table[name])])
+    return [list(line) for line in zip(*columns, strict=True)]
+
+
+def _heading(column: str) -> str:
+    words = column.replace("_", " ")
+    for plain, proper in _WORDS.items():
+        words = re.sub(rf"\b{plain}\b", proper, words)
+    return words
+
+
+def _text(cell: object) -> str:
+    """Text as it is in words, numbers with 3 decimals, small ones with 3 significant digits, NaN as a dash."""
+    if not isinstance(cell, float | np.floating):
+        return str(cell)
+    value = float(cell)
+    if np.isnan(value):
+        return "-"
+    return f"{value:.3f}" if abs(value) >= 0.1 or value == 0 else f"{value:#.3g}"
+
+
+def _latex(text: str) -> str:
+    if re.fullmatch(r"-?\d+(\.\d+)?(e-?\d+)?", text):
+        mantissa, _, exponent = text.partition("e")
+        power = rf" \times 10^{{{int(exponent)}}}" if exponent else ""
+        return f"${mantissa}{power}$" if power or text.startswith("-") else text
+    return "".join(_LATEX.get(sign, sign) for sign in text)
+
+
+def _right(table: pd.DataFrame) -> list[bool]:
+    return [pd.api.types.is_numeric_dtype(table[column]) for column in table]
+
+
+def _widths(lines: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(*lines, strict=True)]
+
+
+def _pad(table: pd.DataFrame, line: Sequence[str], widths: Sequence[int]) -> list[str]:
+    return [
+        cell.rjust(width) if right else cell.ljust(width)
+        for cell, width, right in zip(line, widths, _right(table), strict=True)
+    ]

@@ -1,0 +1,196 @@
+"""Training by the paper's recipe (section 4.1.2): SGD on random crops, one epoch at a time, from any epoch on."""
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from xconsensus.committee import Network
+from xconsensus.errors import InputError
+from xconsensus.seeding import generator, seed_of
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Hyper-parameters; conf/base.yaml says which are the paper's. ``precision`` is float32 or bfloat16."""
+
+    epochs: int
+    learning_rate: float
+    momentum: float
+    batch_size: int
+    weight_decay: float
+    schedule: str
+    warmup_epochs: float
+    label_smoothing: float
+    random_crop: bool
+    flip: float
+    keep: str
+    validation: float
+    precision: str
+
+    def __post_init__(self) -> None:
+        for key, known in (
+            ("schedule", ("constant", "cosine")),
+            ("keep", ("last", "best")),
+            ("precision", ("float32", "bfloat16")),
+        ):
+            if getattr(self, key) not in known:
+                raise InputError(f"finetune.{key}={getattr(self, key)} is none of {', '.join(known)}")
+        if self.epochs < 1 or self.batch_size < 1:
+            raise InputError("finetune.epochs and finetune.batch_size must be at least 1")
+
+    def rate(self, epoch: float) -> float:
+        """Learning rate at a moment in epochs since the start."""
+        warm = min(1.0, epoch / self.warmup_epochs) if self.warmup_epochs else 1.0
+        cosine = (1 + math.cos(math.pi * epoch / self.epochs)) / 2 if self.schedule == "cosine" else 1.0
+        return self.learning_rate * warm * cosine
+
+
+@dataclass
+class Images:
+    """Training images: ``read`` gives image i as uint8 (H, W, 3), its short edge resized; ``labels`` its class."""
+
+    read: Callable[[int], NDArray[np.uint8]]
+    labels: Sequence[int]
+
+
+@dataclass
+class State:
+    """Where a training stands after ``epoch`` epochs: weights, momentum, the best weights, the history."""
+
+    epoch: int = 0
+    model: dict[str, Tensor] = field(default_factory=dict)
+    momentum: dict[str, Tensor] = field(default_factory=dict)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def split_validation(labels: Sequence[int], recipe: Recipe, seed: int) -> tuple[list[int], list[int]]:
+    """Indices to train on and to choose the best epoch on, a random part held out; none unless keep is best."""
+    order = torch.randperm(len(labels), generator=generator(seed, "validation")).tolist()
+    held_out = round(recipe.validation * len(labels)) if recipe.keep == "best" else 0
+    return sorted(order[held_out:]), sorted(order[:held_out])
+
+
+def train(network: Network, images: Images, recipe: Recipe, seed: int, state: State | None = None) -> Iterator[State]:
+    """Train ``network`` in place and yield the state after each epoch, going on after ``state`` if given.
+
+    All draws of an epoch follow from (seed, member, epoch), so an interrupted training that goes on from a state
+    ends with the same weights. At the end the network holds the last or the best epoch's weights (``recipe.keep``).
+
+    Raises InputError naming the member when the loss is not finite.
+    """
+    state = state or State()
+    member, model = network.member.name, network.model
+    model.requires_grad_(True)
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+    )
+    if state.epoch:
+        model.load_state_dict(state.model)
+        _set_momentum(model, optimizer, state.momentum)
+    chosen, held_out = split_validation(images.labels, recipe, seed)
+    for epoch in range(state.epoch, recipe.epochs):
+        torch.manual_seed(seed_of(seed, member, epoch, "dropout"))
+        model.train()
+        loss = _epoch(network, optimizer, images, chosen, recipe, epoch, generator(seed, member, epoch))
+        model.eval()
+        entry = {"epoch": float(epoch + 1), "loss": loss}
+        if held_out:
+            entry["validation_accuracy"] = _accuracy(network, images, held_out, recipe.batch_size)
+            if entry["validation_accuracy"] > max((e["validation_accuracy"] for e in state.history), default=-1.0):
+                state.best = copy.deepcopy(model.state_dict())
+        state.history.append(entry)
+        state.epoch, state.model, state.momentum = epoch + 1, model.state_dict(), _momentum(model, optimizer)
+        yield state
+    if state.best:
+        model.load_state_dict(state.best)
+    model.eval().requires_grad_(False)
+
+
+def _epoch(
+    network: Network,
+    optimizer: torch.optim.Optimizer,
+    images: Images,
+    chosen: list[int],
+    recipe: Recipe,
+    epoch: int,
+    draws: torch.Generator,
+) -> float:
+    """One pass over the images; the mean loss."""
+    order = [chosen[i] for i in torch.randperm(len(chosen), generator=draws).tolist()]
+    batches = [order[i : i + recipe.batch_size] for i in range(0, len(order), recipe.batch_size)]
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches.pop()  # batch normalisation cannot train on a single image
+    losses = []
+    for step, batch in enumerate(batches):
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.rate(epoch + step / len(batches))
+        place, flips = torch.rand(len(batch), 2, generator=draws), torch.rand(len(batch), generator=draws)
+        place = place if recipe.random_crop else torch.full_like(place, 0.5)
+        inputs = crops(images, batch, network.member.input_size, place, flips < recipe.flip)
+        labels = torch.tensor([images.labels[index] for index in batch])
+        with torch.autocast(network.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+            outputs = network.model(network.normalise(inputs.to(network.device)))
+        logits = outputs if isinstance(outputs, Tensor) else outputs[0]  # some have auxiliary heads in training
+        loss = F.cross_entropy(logits.float(), labels.to(network.device), label_smoothing=recipe.label_smoothing)
+        if not torch.isfinite(loss):
+            raise InputError(
+                f"member {network.member.name}: loss is {loss.item()} in epoch {epoch + 1};"
+                " lower finetune.learning_rate or set finetune.warmup_epochs"
+            )
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        losses.append(loss.item() * len(batch))
+    return sum(losses) / sum(map(len, batches))
+
+
+def crops(images: Images, batch: Sequence[int], size: int, place: Tensor, flips: Tensor) -> Tensor:
+    """Crops (n, 3, size, size), uint8, of the images ``batch``, mirrored where ``flips`` (n,) is True.
+
+    ``place`` (n, 2) in [0, 1) is where in the room above and left of the crop it lies; 0.5 is the centre.
+    """
+    cut = []
+    for index, (down, right), flip in zip(batch, place.tolist(), flips.tolist(), strict=True):
+        pixels = images.read(index)
+        top = int(down * (pixels.shape[0] - size + 1))
+        left = int(right * (pixels.shape[1] - size + 1))
+        crop = pixels[top : top + size, left : left + size]
+        cut.append(np.ascontiguousarray(crop[:, ::-1] if flip else crop))
+    return torch.from_numpy(np.stack(cut)).permute(0, 3, 1, 2)
+
+
+def _accuracy(network: Network, images: Images, chosen: list[int], batch_size: int) -> float:
+    correct = 0
+    with torch.inference_mode():
+        for start in range(0, len(chosen), batch_size):
+            batch = chosen[start : start + batch_size]
+            centre, upright = torch.full((len(batch), 2), 0.5), torch.zeros(len(batch), dtype=torch.bool)
+            inputs = crops(images, batch, network.member.input_size, centre, upright)
+            predicted = network(network.normalise(inputs.to(network.device))).argmax(1).tolist()
+            correct += sum(p == images.labels[i] for p, i in zip(predicted, batch, strict=True))
+    return correct / len(chosen)
+
+
+def _momentum(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    return {
+        name: optimizer.state[parameter]["momentum_buffer"]
+        for name, parameter in model.named_parameters()
+        if optimizer.state[parameter].get("momentum_buffer") is not None
+    }
+
+
+def _set_momentum(model: torch.nn.Module, optimizer: torch.optim.Optimizer, momentum: Mapping[str, Tensor]) -> None:
+    for name, parameter in model.named_parameters():
+        if name in momentum:
+            optimizer.state[parameter]["momentum_buffer"] = momentum[name].to(parameter.device).clone()
