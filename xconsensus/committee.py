@@ -140,7 +140,8 @@ def _module_class(name: str, model: str) -> Callable[..., nn.Module]:
         if source.endswith(".py"):
             unique = f"xconsensus_member_{hashlib.sha256(source.encode()).hexdigest()[:12]}"
             spec = importlib.util.spec_from_file_location(unique, source)
-            assert spec is not None and spec.loader is not None
+            assert spec is not None
+            assert spec.loader is not None
             module = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
         else:

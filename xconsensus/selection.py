@@ -22,9 +22,9 @@ def right_images(correct: NDArray[np.bool_], only_correct: str) -> NDArray[np.bo
     """
     match only_correct:
         case "all":
-            return correct.all(0)
+            return np.asarray(correct.all(0))
         case "any":
-            return correct.any(0)
+            return np.asarray(correct.any(0))
         case "none":
             return np.ones(correct.shape[1], dtype=bool)
     raise InputError(f"explain.only_correct={only_correct} is none of {', '.join(ONLY_CORRECT)}")

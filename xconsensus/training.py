@@ -149,7 +149,7 @@ def _epoch(
                 " lower finetune.learning_rate or set finetune.warmup_epochs"
             )
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         losses.append(loss.item() * len(batch))
     return sum(losses) / sum(map(len, batches))

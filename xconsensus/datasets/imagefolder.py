@@ -99,7 +99,7 @@ def imagenet_wnids() -> list[str]:
     from xconsensus.compat import torchvision  # noqa: F401, I001  (timm imports torchvision)
     from timm.data import ImageNetInfo
 
-    return ImageNetInfo("imagenet-1k").label_names()
+    return list(ImageNetInfo("imagenet-1k").label_names())
 
 
 def _class_folders(folder: Path) -> list[str]:

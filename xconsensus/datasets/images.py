@@ -25,7 +25,7 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
 
     Raises InputError naming the file when it is missing, empty, truncated, too large or no image.
     """
-    with _opened(path) as image:
+    with _Opened(path) as image:
         return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
 
 
@@ -34,7 +34,7 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
 
     Raises InputError naming the file that cannot be read.
     """
-    with _opened(path) as image:
+    with _Opened(path) as image:
         upright = ImageOps.exif_transpose(image)
         return np.asarray(upright if upright.mode in ("L", "P") else upright.convert("L"), dtype=np.uint8)
 
@@ -73,7 +73,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-class _opened:
+class _Opened:
     """Context of an opened, fully decoded image file; every failure inside becomes one line with the file's name."""
 
     def __init__(self, path: Path) -> None:

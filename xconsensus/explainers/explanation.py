@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -17,7 +18,7 @@ class Image:
     the explainer works on superpixels, and ``generator``, a source of random draws seeded by the image alone.
     """
 
-    pixels: NDArray
+    pixels: NDArray[np.uint8]
     label: int
     generator: Callable[[], torch.Generator]
     segments: Tensor | None = None
