@@ -276,7 +276,8 @@ class Network(nn.Module):
     def __init__(self, member: Member, model: nn.Module) -> None:
         super().__init__()
         self.member = member
-        self.model = model.eval().requires_grad_(False)
+        # channels last: up to twice as fast in convolutions, on CPU and GPU alike
+        self.model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.register_buffer("mean", torch.tensor(member.mean).view(3, 1, 1) * 255)
         self.register_buffer("std", torch.tensor(member.std).view(3, 1, 1) * 255)
 
@@ -295,5 +296,5 @@ class Network(nn.Module):
         if inputs.shape[-2:] != (size, size):
             mode = self.member.interpolation
             inputs = F.interpolate(inputs, (size, size), mode=mode, antialias=True, align_corners=False)
-        logits: Tensor = self.model(inputs)
+        logits: Tensor = self.model(inputs.contiguous(memory_format=torch.channels_last))
         return logits.float()

@@ -14,11 +14,28 @@ class InputError(Exception):
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """A clause with the names closest to a misspelt one: "; nearest: a, b", or "; known: ..." when none is close."""
-    names = sorted(known)
+    names = sorted(set(known))
     close = difflib.get_close_matches(word, names, n=4, cutoff=0.5)
     if close:
         return f"; nearest: {', '.join(close)}"
     return f"; known: {', '.join(names)}" if 0 < len(names) <= 20 else ""
+
+
+def check_type(key: str, value: object, example: object) -> None:
+    """InputError unless ``value`` is of the kind of ``example``: a bool, an integer, a number or a text."""
+    match example:
+        case bool():
+            right, kind = isinstance(value, bool), "true or false"
+        case int():
+            right, kind = isinstance(value, int) and not isinstance(value, bool), "a whole number"
+        case float():
+            right, kind = isinstance(value, int | float) and not isinstance(value, bool), "a number"
+        case str():
+            right, kind = isinstance(value, str), "a word"
+        case _:
+            return
+    if not right:
+        raise InputError(f"{key}={value} is not {kind}")
 
 
 class MissingStageError(InputError):

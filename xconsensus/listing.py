@@ -4,6 +4,7 @@ import importlib.resources
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 from hydra import compose, initialize_config_module
@@ -78,12 +79,14 @@ def explain_config_error(error: Exception, arguments: Sequence[str]) -> str:
 
 
 def _keys(arguments: Sequence[str]) -> list[str]:
-    """Every key and group of the config, with the groups chosen in ``arguments``."""
+    """Every key and group of the config, with the groups chosen in ``arguments``, also from --config-dir."""
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    folders = [Path(folder).absolute() for word, folder in pairwise(words) if word in ("--config-dir", "-cd")]
     groups = [a for a in arguments if a.partition("=")[0] in GROUPS.values()]
     GlobalHydra.instance().clear()
     composed: object = {}
     with initialize_config_module("xconsensus.conf", version_base="1.3"):
-        for overrides in ([], groups):
+        for overrides in ([], [*groups, *(f"hydra.searchpath=[file://{folder}]" for folder in folders)]):
             with suppress(HydraException, OmegaConfBaseException):
                 composed = OmegaConf.to_container(compose("run", overrides=overrides), resolve=False)
     keys = [*GROUPS.values()]

@@ -148,7 +148,7 @@ def versions() -> dict[str, str]:
 
 def difference(made: Settings, wanted: Settings) -> str | None:
     """The first setting that differs, as "key is A there, B now"; None when they are equal."""
-    there, now = _flat(made), _flat(wanted)
+    there, now = flat(made), flat(wanted)
     for key in [*now, *there]:
         if there.get(key) != now.get(key):
             return f"{key} is {there.get(key, 'absent')} there, {now.get(key, 'absent')} now"
@@ -161,11 +161,12 @@ def check_settings(path: Path, made: Settings, wanted: Settings) -> None:
         raise InputError(f"{path} was made with other settings: {found}; set it back, or overwrite=true to remake")
 
 
-def _flat(settings: Settings, prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(settings: Settings, prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level, "outer.inner" -> value."""
+    found: dict[str, Any] = {}
     for key, value in settings.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
 
 
 def remove(path: Path) -> None:

@@ -140,7 +140,8 @@ def _epoch(
         inputs = crops(images, batch, network.member.input_size, place, flips < recipe.flip)
         labels = torch.tensor([images.labels[index] for index in batch])
         with torch.autocast(network.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-            outputs = network.model(network.normalise(inputs.to(network.device)))
+            normalised = network.normalise(inputs.to(network.device))
+            outputs = network.model(normalised.contiguous(memory_format=torch.channels_last))
         logits = outputs if isinstance(outputs, Tensor) else outputs[0]  # some have auxiliary heads in training
         loss = F.cross_entropy(logits.float(), labels.to(network.device), label_smoothing=recipe.label_smoothing)
         if not torch.isfinite(loss):

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from xconsensus.errors import InputError, nearest
+from xconsensus.errors import InputError, check_type, nearest
 from xconsensus.explainers.explanation import Explainer, Explanation
 from xconsensus.explainers.lime import Lime
 from xconsensus.explainers.smoothgrad import SmoothGrad
@@ -21,4 +21,6 @@ def make(method: str, settings: Mapping[str, Any]) -> Explainer:
     known = {field.name for field in dataclasses.fields(METHODS[method])}
     if unknown := sorted(set(settings) - known):
         raise InputError(f"explainer.{unknown[0]}: {method} has no such setting{nearest(unknown[0], known)}")
+    for field in dataclasses.fields(METHODS[method]):
+        check_type(f"explainer.{field.name}", settings.get(field.name, field.default), field.default)
     return METHODS[method](**settings)

@@ -1,8 +1,9 @@
 """What the stages share: the config's data set, members and store, and the rules of provenance between them."""
 
 import hashlib
+import importlib.resources
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,10 @@ from xconsensus import datasets
 from xconsensus.committee import Member, Network, build, fill, head_tensors, members_of, read_weights
 from xconsensus.datasets import Record
 from xconsensus.datasets.images import center_crop, fit, short_edge
-from xconsensus.errors import InputError, MissingStageError
+from xconsensus.errors import InputError, MissingStageError, check_type
 from xconsensus.memory import keep_freed_memory
 from xconsensus.progress import MODES, log
-from xconsensus.store import Shards, Store, check_settings, read_csv, read_header, read_tensors, remove
+from xconsensus.store import Shards, Store, check_settings, flat, read_csv, read_header, read_tensors, remove
 
 # keys of the dataset group that do not change an image's pixels
 _NOT_OF_AN_IMAGE = ("name", "root", "masks", "mask_threshold", "classes", "splits", "explain_split")
@@ -36,6 +37,7 @@ class Context:
             self.config: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
         except (MissingMandatoryValue, InterpolationToMissingValueError) as error:
             raise InputError(f"{_missing_key(config, error)} is not set: give it on the command line") from error
+        _check_types(self.config)
         if self.config["progress"] not in MODES:
             raise InputError(f"progress={self.config['progress']} is none of {', '.join(MODES)}")
         if self.config["on_bad_image"] not in ("stop", "skip"):
@@ -103,7 +105,7 @@ class Context:
 
     def needs(self, stage: str, lack: str) -> MissingStageError:
         """The error of a lack that an earlier stage would fill."""
-        return MissingStageError(f"{lack}: run xconsensus {stage} committee={self.committee} first, else as here")
+        return MissingStageError(f"{lack}: run xconsensus {stage} with the same settings first")
 
     # --- images ---
 
@@ -212,8 +214,13 @@ class Context:
         }
         return Shards(self.store.consensus(self.committee, self.config["explainer"]["name"]), settings)
 
-    def or_remake(self, path: Path, check: Callable[[], Any]) -> None:
-        """Run ``check`` of an artefact's settings; with overwrite=true, remove what fails it instead of stopping."""
+    def usable(self, path: Path, check: Callable[[], Any]) -> bool:
+        """Whether the artefact at ``path`` exists and passes ``check`` of its settings.
+
+        One that fails stops the stage, or with overwrite=true is removed (in a dry run, only counted as missing).
+        """
+        if not path.exists():
+            return False
         try:
             check()
         except InputError:
@@ -221,11 +228,28 @@ class Context:
                 raise
             if not self.dry_run:
                 remove(path)
+            return False
+        return True
+
+    def missing(self, shards: Shards, ids: Iterable[str]) -> list[str]:
+        """Those of ``ids`` that still have to be made, the unusable ones among them."""
+        return shards.missing(ids) if self.usable(shards.folder, lambda: shards.index) else list(ids)
 
 
 def digest(settings: dict[str, Any]) -> str:
     """A short fingerprint of settings."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _check_types(config: dict[str, Any]) -> None:
+    """InputError naming the first value of another kind than its default in base.yaml."""
+    base = OmegaConf.to_container(OmegaConf.load(str(importlib.resources.files("xconsensus.conf") / "base.yaml")))
+    values = flat(config)
+    for key, default in flat(base).items():  # type: ignore[arg-type]
+        if not (key == "explain.images" and values[key] is None):  # null: all of them
+            check_type(key, values.get(key), default)
+    for key in ("size", "resize"):
+        check_type(f"dataset.{key}", config["dataset"].get(key), 1)
 
 
 def _device(name: str, threads: int | None) -> torch.device:

@@ -44,6 +44,7 @@ def run(config: DictConfig) -> None:
             title = f"{context.config['explainer']['name']} {member.name} ({number}/{len(members)})"
             _explain_member(context, explainer, context.ready(member), records, labels, title)
     failures.report()
+    log.info(f"{context.config['explainer']['name']}: {len(members)} members explained on {len(records)} images")
 
 
 def _choose_images(context: Context) -> list[Record]:
@@ -60,10 +61,7 @@ def _choose_images(context: Context) -> list[Record]:
     if options["only_correct"] != "none":
         members = [context.ready(member) for member in context.initial]
         settings["members"] = {member.name: member.settings()["weights"] for member in members}
-    if path.is_file():
-        made = read_json(path.with_suffix(".json"))["settings"]
-        context.or_remake(path, lambda: check_settings(path, made, settings))
-    if path.is_file():
+    if context.usable(path, lambda: check_settings(path, read_json(path.with_suffix(".json"))["settings"], settings)):
         return context.chosen()
     if options["only_correct"] == "none":
         right = context.readable(candidates)
@@ -114,9 +112,8 @@ def _cut_superpixels(context: Context, records: Sequence[Record]) -> Shards:
     segmenter = dict(context.config["explainer"]["segmenter"])
     name = segmenter.pop("name")
     labels = context.labels(name)
-    context.or_remake(labels.folder, lambda: labels.index)
     by_id = {record.image_id: record for record in records}
-    missing = labels.missing(by_id)
+    missing = context.missing(labels, by_id)
     with (
         counter(f"superpixels ({name})", len(missing), "images", context.progress) as count,
         ThreadPoolExecutor(os.cpu_count()) as pool,
@@ -134,9 +131,8 @@ def _explain_member(
 ) -> None:
     """Explain what is missing of one member, a shard at a time."""
     shards = context.explanations(member)
-    context.or_remake(shards.folder, lambda: shards.index)
     by_id = {record.image_id: record for record in records}
-    missing = shards.missing(by_id)
+    missing = context.missing(shards, by_id)
     if not missing:
         return
     network = context.network(member)
@@ -185,9 +181,7 @@ def _plan(context: Context, explainer: Explainer, records: list[Record]) -> None
     for member in context.working():
         with failures.of(member.name):
             ready = context.ready(member)
-            shards = context.explanations(ready)
-            context.or_remake(shards.folder, lambda: shards.index)  # noqa: B023
-            todo = len(shards.missing(record.image_id for record in records))
+            todo = len(context.missing(context.explanations(ready), [record.image_id for record in records]))
             cost = _seconds_a_pass(context, context.network(ready), backward > 0)
             estimate = todo * max(forward, backward) * cost
             log.info(f"  {member.name}: {todo} images to explain, {len(records) - todo} done, about {estimate:.0f} s")

@@ -12,6 +12,7 @@ from xconsensus.datasets import Record
 from xconsensus.datasets.images import center_crop
 from xconsensus.errors import InputError
 from xconsensus.progress import counter, log
+from xconsensus.seeding import seed_of
 from xconsensus.stages.context import Context
 from xconsensus.stages.failures import Failures
 from xconsensus.store import (
@@ -46,6 +47,7 @@ def run(config: DictConfig) -> None:
             for split in splits:
                 _predict_member(context, context.ready(member), split, records[split], title)
     failures.report()
+    log.info(f"finetune: {len(members)} members ready, their predictions written")
 
 
 def _recipe(context: Context) -> Recipe:
@@ -73,18 +75,14 @@ def _train_member(context: Context, member: Member, recipe: Recipe, training: li
     """Train one member from its last finished epoch, unless it is trained already."""
     path, checkpoint = context.store.weights(member.name), context.store.checkpoint(member.name)
     settings = _settings(context, member, recipe, len(training))
-    for existing in (path, checkpoint):
-        if existing.is_file():
-            check = read_header(existing)["settings"]
-            context.or_remake(existing, lambda: check_settings(existing, check, settings))  # noqa: B023
-    if path.is_file():
+    if _made(context, path, settings):
         remove(checkpoint)
         return
     training = context.readable(training)
     images = Images(lambda i: context.pixels(training[i], member.resize), [record.label for record in training])
-    torch.manual_seed(_initial_seed(context, member))
+    torch.manual_seed(seed_of(context.seed, member.name, "weights"))
     network = context.network(member)
-    state = _restore(checkpoint) if checkpoint.is_file() else State()
+    state = _restore(checkpoint) if _made(context, checkpoint, settings) else State()
     with counter(title, recipe.epochs, "epochs", context.progress) as count:
         count.add(state.epoch)
         for reached in train(network, images, recipe, context.seed, state):
@@ -95,10 +93,8 @@ def _train_member(context: Context, member: Member, recipe: Recipe, training: li
     remove(checkpoint)
 
 
-def _initial_seed(context: Context, member: Member) -> int:
-    from xconsensus.seeding import seed_of
-
-    return seed_of(context.seed, member.name, "weights")
+def _made(context: Context, path: Path, settings: dict[str, Any]) -> bool:
+    return context.usable(path, lambda: check_settings(path, read_header(path)["settings"], settings))
 
 
 def _own(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -125,9 +121,7 @@ def _predict_member(context: Context, member: Member, split: str, records: list[
     """Write the member's probabilities on a split with its own preprocessing, unless they are there already."""
     path = context.store.predictions(split, member.name)
     settings = context.prediction_settings(member, records)
-    if path.is_file():
-        context.or_remake(path, lambda: check_settings(path, read_header(path)["settings"], settings))
-    if path.is_file():
+    if _made(context, path, settings):
         return
     network = context.network(member)
     probabilities = _predict(context, network, records, f"{title}: {split} predictions")
@@ -167,19 +161,16 @@ def _plan(
     for member in members:
         with failures.of(member.name):
             path = context.store.weights(member.name)
-            if context.finetune and path.is_file():
-                made = read_header(path)["settings"]
-                wanted = _settings(context, member, recipe, len(training))
-                context.or_remake(path, lambda: check_settings(path, made, wanted))  # noqa: B023
+            if context.finetune and _made(context, path, _settings(context, member, recipe, len(training))):
                 network, todo = context.network(context.ready(member)), "trained already"
             else:
                 network = context.network(member)
                 todo = f"to train, {recipe.epochs} epochs of {len(training)} images" if context.finetune else "as it is"
             parameters = sum(tensor.numel() for tensor in network.model.parameters())
-            size += 0 if todo != "as it is" and path.is_file() else parameters * 4
+            size += parameters * 4 if todo.startswith("to train") else 0
             log.info(f"  {member.name}: {parameters / 1e6:.2f} M parameters, {todo}")
     images = sum(map(len, records.values()))
-    disk = (size if context.finetune else 0) + images * len(context.dataset.classes) * 4 * len(members)
+    disk = size + images * len(context.dataset.classes) * 4 * len(members)
     log.info(
         f"finetune would predict {images} images with each of {len(members)} members; about {disk / 1e6:.1f} MB on disk"
     )

@@ -64,9 +64,12 @@ def run(config: DictConfig) -> None:
             continue
         made += _write_table(context, name, TABLES[name](by_explainer))
     made += _write_table(context, "correlations", correlations)
-    print(f"\n{_caption(scored)}\n\n{tables.to_text(tables.table2(by_explainer))}")
-    print(f"Correlations over the members, with {context.config['score']['level']:.0%} intervals\n")
-    print(tables.to_text(correlations))
+    if "table2" in options["tables"]:
+        print(f"\n{_caption(scored)}\n\n{tables.to_text(tables.table2(by_explainer))}")
+        voted = next(iter(by_explainer.values()))["majority_vote_accuracy"].iloc[-1]
+        print(f"Row consensus: ensemble by averaged probabilities; by majority vote its accuracy is {voted:.3f}.\n")
+        print(f"Correlations over the members, with {context.config['score']['level']:.0%} intervals\n")
+        print(tables.to_text(correlations))
     print("\n".join(map(str, made)))
 
 

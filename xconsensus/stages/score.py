@@ -42,9 +42,7 @@ def run(config: DictConfig) -> None:
         "seed": context.seed,
     }
     path = folder / "members.csv"
-    if path.is_file():
-        made = read_json(path.with_suffix(".json"))["settings"]
-        context.or_remake(path, lambda: check_settings(path, made, settings))
+    context.usable(path, lambda: check_settings(path, read_json(path.with_suffix(".json"))["settings"], settings))
     if context.dry_run:
         log.info(f"score would compare {len(names)} members with the consensus on {len(ids)} images, into {folder}")
         return

@@ -24,8 +24,7 @@ def run(config: DictConfig) -> None:
     ids = [record.image_id for record in context.chosen()]
     members = complete_explanations(context, ids)
     result = context.consensus()
-    context.or_remake(result.folder, lambda: result.index)
-    missing = result.missing(ids)
+    missing = context.missing(result, ids)
     name = context.config["explainer"]["name"]
     if context.dry_run:
         values = sum(members[0].values(image_id).numel() for image_id in missing)

@@ -1,0 +1,61 @@
+"""The wheel, installed alone in an empty folder, is the whole program."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with nothing but the package from a freshly built wheel."""
+    pytest.importorskip("build", reason="build is not installed: make test installs it")
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    source.mkdir()
+    for name in ("conf", "xconsensus"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, source)
+    python = [sys.executable, "-m"]
+    subprocess.run([*python, "build", "--wheel", "--no-isolation", "--outdir", folder, source], check=True)
+    wheel = next(folder.glob("*.whl"))
+    target = folder / "site"
+    subprocess.run([*python, "pip", "install", "--quiet", "--no-deps", "--target", target, wheel], check=True)
+    return target
+
+
+def command(site: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(site)}
+    return subprocess.run(
+        [sys.executable, site / "bin" / "xconsensus", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_wheel_brings_the_config(installed: Path, tmp_path: Path) -> None:
+    shipped = {path.relative_to(installed / "xconsensus" / "conf") for path in installed.rglob("conf/**/*.yaml")}
+    assert shipped == {path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob("*.yaml")}
+    where = [sys.executable, "-c", "import xconsensus; print(xconsensus.__file__)"]
+    environment = os.environ | {"PYTHONPATH": str(installed)}
+    imported = subprocess.run(where, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert Path(imported.stdout.strip()).is_relative_to(installed)
+    result = command(installed, tmp_path, "ls", "committees")
+    assert "tiny" in result.stdout, result.stderr
+
+
+def test_wheel_runs_a_stage_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
+    arguments = ("experiment=smoke", "committee.only=[resnet10_w4_32]", "dataset.splits.train=24")
+    result = command(installed, tmp_path, "finetune", *arguments, "dataset.splits.test=24", "dataset.splits.explain=12")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "outputs/smoke/weights/resnet10_w4_32.safetensors").is_file()
+    assert "Warning" not in result.stderr
