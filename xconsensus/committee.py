@@ -19,6 +19,7 @@ from xconsensus.errors import InputError, nearest
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+INTERPOLATIONS = ("bilinear", "bicubic")  # those that torch can smooth before it shrinks an image
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,10 @@ def _member(name: str, spec: dict[str, Any], size: int, resize: int, weights_dir
             spec[key] = tuple(float(value) for value in spec[key])
             if len(spec[key]) != 3:
                 raise InputError(f"member {name}: {key} needs three numbers (R, G, B), has {len(spec[key])}")
+    if min(spec.get("std", IMAGENET_STD)) <= 0:
+        raise InputError(f"member {name}: std needs positive numbers, has {list(spec['std'])}")
+    if (mode := spec.get("interpolation", "bicubic")) not in INTERPOLATIONS:
+        raise InputError(f"member {name}: interpolation={mode} is none of {', '.join(INTERPOLATIONS)}")
     if spec["resize"] < spec["input_size"]:
         raise InputError(f"member {name}: resize={spec['resize']} is less than input_size={input_size}")
     return Member(name=name, **spec)
@@ -147,8 +152,9 @@ def _module_class(name: str, model: str) -> Callable[..., nn.Module]:
         else:
             module = importlib.import_module(source)
         found: Callable[..., nn.Module] = getattr(module, attribute)
-    except (ImportError, OSError, AttributeError, ValueError, SyntaxError) as error:
-        raise InputError(f"member {name}: cannot import {model} ({error})") from error
+    except Exception as error:  # the user's code raises anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"member {name}: cannot import {model} ({reason})") from error
     return found
 
 

@@ -40,3 +40,7 @@ def check_type(key: str, value: object, example: object) -> None:
 
 class MissingStageError(InputError):
     """A stage needs what an earlier one has not made yet."""
+
+
+class CommonError(InputError):
+    """What fails every member alike, an image or the disk: going on with the next member is no use."""

@@ -26,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from xconsensus import __version__
-from xconsensus.errors import InputError
+from xconsensus.errors import CommonError, InputError
 
 Settings = Mapping[str, Any]
 _HEADER = "xconsensus"  # safetensors keeps a map of strings; one entry, so that equal headers are equal bytes
@@ -55,8 +55,8 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
         temporary.replace(path)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise InputError(f"{path}: no space left on the device; free some and run again to go on") from error
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+            raise CommonError(f"{path}: no space left on the device; free some and run again to go on") from error
+        raise CommonError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
         temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
 
@@ -123,22 +123,34 @@ def write_figure(path: Path, figure: Any) -> None:
         file.write(buffer.getvalue())
 
 
-def read_csv(path: Path) -> pd.DataFrame:
-    """A CSV file as it was written; InputError naming a file that is missing or no table."""
+def read_csv(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """A CSV file as it was written; InputError naming a file that is missing, no table, or lacks some of ``columns``."""
     try:
         # empty cells are missing numbers; a member or an image may be called "None" or "nan"
-        return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"image_id": str, "member": str})
+        table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"image_id": str, "member": str})
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as a table ({' '.join(str(error).split())})") from error
+    if absent := [column for column in columns if column not in table]:
+        raise InputError(f"{path}: damaged, has no column {absent[0]}; remove it and run its stage again")
+    return table
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file; InputError naming a file that is missing or damaged."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
-    return content
+    return content if isinstance(content, dict) else {}
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings that ``write_csv`` put beside the table ``path``; InputError naming a file that is damaged."""
+    beside = path.with_suffix(".json")
+    settings = read_json(beside).get("settings")
+    if not isinstance(settings, dict):
+        raise InputError(f"{beside}: damaged, has no settings; remove it and {path.name}, and run their stage again")
+    return settings
 
 
 def versions() -> dict[str, str]:

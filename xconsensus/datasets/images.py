@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from xconsensus.errors import InputError
+from xconsensus.errors import CommonError
 
 RESAMPLING: Mapping[str, Image.Resampling] = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -87,7 +87,7 @@ class _Opened:
                 self.image = Image.open(self.path)
                 self.image.load()
         except Exception as error:  # decoders of hostile files raise nearly anything
-            raise InputError(f"{self.path}: cannot be read as an image ({_reason(self.path, error)})") from error
+            raise CommonError(f"{self.path}: cannot be read as an image ({_reason(self.path, error)})") from error
         return self.image
 
     def __exit__(self, *_: object) -> None:

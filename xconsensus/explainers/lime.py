@@ -100,8 +100,10 @@ def fit(masks: Tensor, outputs: Tensor, weights: Tensor, ridge: float = 0.0) -> 
 
     Minimises sum_i w_i (y_i - b - <x_i, coef>)^2 + ridge ||coef||^2; the least-norm solution where the samples do
     not determine it. Returns the coefficients (K,), float64, the intercept, and the weighted R2 (0 for constant
-    outputs, as nothing is explained).
+    outputs, as nothing is explained); all NaN where an output is not finite.
     """
+    if not outputs.isfinite().all():
+        return torch.full((masks.shape[1],), torch.nan, dtype=torch.float64), float("nan"), float("nan")
     x, y, w = masks.double(), outputs.double(), weights.double() / weights.double().sum()
     x_mean, y_mean = w @ x, w @ y
     root = w.sqrt()

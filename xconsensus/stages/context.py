@@ -20,13 +20,25 @@ from xconsensus.committee import Member, Network, build, fill, head_tensors, mem
 from xconsensus.datasets import Record
 from xconsensus.datasets.images import center_crop, fit, short_edge
 from xconsensus.errors import InputError, MissingStageError, check_type
-from xconsensus.memory import keep_freed_memory
 from xconsensus.progress import MODES, log
 from xconsensus.store import Shards, Store, check_settings, flat, read_csv, read_header, read_tensors, remove
 
 # keys of the dataset group that do not change an image's pixels
 _NOT_OF_AN_IMAGE = ("name", "root", "masks", "mask_threshold", "classes", "splits", "explain_split")
 _OF_LOADER_ONLY = ("name", "loader", "size", "explain_split")
+# whole numbers of at least 1; null where that stands for no limit
+_COUNTS = (
+    "dataset.size",
+    "dataset.resize",
+    "threads",
+    "explain.images",
+    "explain.per_class",
+    "explain.batch_size",
+    "explain.shard_images",
+    "finetune.eval_batch_size",
+    "score.bootstrap",
+    "plot.trials",
+)
 
 
 class Context:
@@ -37,19 +49,18 @@ class Context:
             self.config: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
         except (MissingMandatoryValue, InterpolationToMissingValueError) as error:
             raise InputError(f"{_missing_key(config, error)} is not set: give it on the command line") from error
-        _check_types(self.config)
+        _check_values(self.config)
         if self.config["progress"] not in MODES:
             raise InputError(f"progress={self.config['progress']} is none of {', '.join(MODES)}")
         if self.config["on_bad_image"] not in ("stop", "skip"):
             raise InputError(f"on_bad_image={self.config['on_bad_image']} is neither stop nor skip")
-        keep_freed_memory()
         self.device = _device(self.config["device"], self.config["threads"])
         self.seed: int = self.config["seed"]
         self.progress: str = self.config["progress"]
         self.overwrite: bool = self.config["overwrite"]
         self.dry_run: bool = self.config["dry_run"]
         dataset = self.config["dataset"]
-        self.size, self.resize = int(dataset["size"]), int(dataset["resize"])
+        self.size, self.resize = dataset["size"], dataset["resize"]
         self.explain_split: str = dataset["explain_split"]
         settings = {key: value for key, value in dataset.items() if key not in _OF_LOADER_ONLY}
         if dataset["loader"] != "shapes":
@@ -78,6 +89,15 @@ class Context:
             if name not in names:
                 raise InputError(f"committee.only: {self.committee} has no member {name}; it has {', '.join(names)}")
         self.only = set(only or names)
+        for member in self.initial:
+            if not (self.finetune or member.weights or member.pretrained or member.library == "module"):
+                raise InputError(
+                    f"member {member.name} has random weights: set committee.finetune=true to train it, or its"
+                    f" committee.members.{member.name}.weights or pretrained"
+                )
+            # names that cannot be folders stop here, not after the first results
+            self.store.explanations(self.config["explainer"]["name"], member.name)
+        self.store.images(self.committee)
 
     # --- members ---
 
@@ -150,8 +170,9 @@ class Context:
         path = self.store.images(self.committee)
         if not path.is_file():
             raise self.needs("explain", f"{path} does not exist")
-        table = read_csv(path)
-        return [Record(str(i), int(label), str(p or "")) for i, label, p in table[["image_id", "label", "path"]].values]
+        columns = ["image_id", "label", "path"]
+        table = read_csv(path, columns)
+        return [Record(str(i), int(label), str(p or "")) for i, label, p in table[columns].values]
 
     def labels(self, segmenter: str) -> Shards:
         """The superpixel label maps of a segmenter, which explainer.segmenter describes."""
@@ -241,15 +262,26 @@ def digest(settings: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _check_types(config: dict[str, Any]) -> None:
-    """InputError naming the first value of another kind than its default in base.yaml."""
+def _check_values(config: dict[str, Any]) -> None:
+    """InputError naming the first value of another kind than its default in base.yaml, or out of range."""
     base = OmegaConf.to_container(OmegaConf.load(str(importlib.resources.files("xconsensus.conf") / "base.yaml")))
     values = flat(config)
     for key, default in flat(base).items():  # type: ignore[arg-type]
-        if not (key == "explain.images" and values[key] is None):  # null: all of them
+        if key not in _COUNTS:
             check_type(key, values.get(key), default)
-    for key in ("size", "resize"):
-        check_type(f"dataset.{key}", config["dataset"].get(key), 1)
+    for key in _COUNTS:
+        if (value := values.get(key)) is not None:
+            check_type(key, value, 1)
+            if value < 1:
+                raise InputError(f"{key}={value} is less than 1")
+        elif key not in ("threads", "explain.images", "explain.per_class"):
+            raise InputError(f"{key} is null: give a whole number")
+    if config["dataset"]["size"] > config["dataset"]["resize"]:
+        raise InputError(
+            f"dataset.size={values['dataset.size']} is more than dataset.resize={values['dataset.resize']}"
+        )
+    if not 0 < config["score"]["level"] < 1:
+        raise InputError(f"score.level={config['score']['level']} is not between 0 and 1")
 
 
 def _device(name: str, threads: int | None) -> torch.device:

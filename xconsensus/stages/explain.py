@@ -22,7 +22,7 @@ from xconsensus.seeding import generator
 from xconsensus.selection import choose, right_images
 from xconsensus.stages.context import Context
 from xconsensus.stages.failures import Failures
-from xconsensus.store import Shards, check_settings, read_json, write_csv
+from xconsensus.store import Shards, check_settings, read_settings, write_csv
 from xconsensus.superpixels import segment
 
 
@@ -61,7 +61,7 @@ def _choose_images(context: Context) -> list[Record]:
     if options["only_correct"] != "none":
         members = [context.ready(member) for member in context.initial]
         settings["members"] = {member.name: member.settings()["weights"] for member in members}
-    if context.usable(path, lambda: check_settings(path, read_json(path.with_suffix(".json"))["settings"], settings)):
+    if context.usable(path, lambda: check_settings(path, read_settings(path), settings)):
         return context.chosen()
     if options["only_correct"] == "none":
         right = context.readable(candidates)

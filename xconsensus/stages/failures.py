@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from xconsensus.errors import InputError
+from xconsensus.errors import CommonError, InputError, MissingStageError
 from xconsensus.progress import log
 
 
@@ -13,20 +13,30 @@ class Failures:
     def __init__(self, stage: str) -> None:
         self.stage = stage
         self.messages: list[str] = []
+        self.unmade: list[MissingStageError] = []
         self.tried = 0
 
     @contextmanager
     def of(self, member: str) -> Iterator[None]:
-        """Run one member's work; an InputError is noted and the next member goes on."""
+        """Run one member's work; its InputError is noted and the next member goes on, one common to all is raised."""
         self.tried += 1
         try:
             yield
+        except CommonError:
+            raise
         except InputError as error:
+            if isinstance(error, MissingStageError):
+                self.unmade.append(error)
             message = str(error)
             self.messages.append(message if member in message else f"member {member}: {message}")
 
     def report(self) -> None:
-        """InputError when any member failed: its line if it is one, else a count after a line each."""
+        """InputError when any member failed: its line if it is one, else a count after a line each.
+
+        MissingStageError when every member lacks the stage before: then it has not been run at all.
+        """
+        if self.unmade and len(self.unmade) == self.tried:
+            raise self.unmade[0]
         if len(self.messages) == 1:
             raise InputError(self.messages[0])
         if self.messages:

@@ -21,7 +21,7 @@ from xconsensus.stages.context import Context
 from xconsensus.stages.each import each_explainer
 from xconsensus.stages.score import ENSEMBLE, areas
 from xconsensus.stages.vote import complete_explanations
-from xconsensus.store import read_csv, read_json, write_csv, write_figure, write_text
+from xconsensus.store import read_csv, read_settings, write_csv, write_figure, write_text
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def _scored(context: Context) -> Scored:
     folder = context.store.scores(context.committee, context.config["explainer"]["name"])
     if not (folder / "members.csv").is_file():
         raise context.needs("score", f"{folder / 'members.csv'} does not exist")
-    images = read_json(folder / "members.json")["settings"]["images"]
+    images = read_settings(folder / "members.csv").get("images")
     if images != len(context.chosen()):
         raise context.needs("score", f"{folder} has scores of {images} images, not of the present ones")
     return Scored(context, read_csv(folder / "members.csv"), read_csv(folder / "images.csv"))

@@ -12,8 +12,9 @@ from xconsensus.stages.each import each_explainer
 
 def run(config: DictConfig) -> None:
     """The stage; see the module. ``explainer=X`` on the command line makes X the only explainer."""
+    explainers = each_explainer(config)  # composed before any work: a key that one of them lacks stops here
     _stage("finetune", finetune.run, config)
-    for explainer, each in each_explainer(config).items():
+    for explainer, each in explainers.items():
         for name, stage in (("explain", explain.run), ("vote", vote.run), ("score", score.run)):
             _stage(f"{name} {explainer}", stage, each)
     _stage("plot", plot.run, config)

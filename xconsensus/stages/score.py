@@ -17,7 +17,7 @@ from xconsensus.metrics import average_precision, bootstrap_mean, correlation
 from xconsensus.progress import counter, log
 from xconsensus.stages.context import Context, digest
 from xconsensus.stages.vote import IMAGES_AT_A_TIME, complete_explanations
-from xconsensus.store import Shards, check_settings, read_json, write_csv
+from xconsensus.store import Shards, check_settings, read_settings, write_csv
 
 ENSEMBLE = "consensus"  # the row of the committee itself
 
@@ -42,7 +42,7 @@ def run(config: DictConfig) -> None:
         "seed": context.seed,
     }
     path = folder / "members.csv"
-    context.usable(path, lambda: check_settings(path, read_json(path.with_suffix(".json"))["settings"], settings))
+    context.usable(path, lambda: check_settings(path, read_settings(path), settings))
     if context.dry_run:
         log.info(f"score would compare {len(names)} members with the consensus on {len(ids)} images, into {folder}")
         return
