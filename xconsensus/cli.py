@@ -71,6 +71,8 @@ def _run(stage: str) -> None:
     # small network's pass on a CPU spends up to half of its time on that. Torch does it on Linux only.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print; _exit_on prints it as one line
+    # key=value words first: Hydra's parser refuses them on both sides of an option
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word.startswith("-") or "=" not in word)
     failed: list[str] = []
 
     def job(config: DictConfig) -> None:

@@ -58,10 +58,11 @@ def _members(folders: Sequence[Path]) -> str:
     for committee, path in _files(folders, "committee").items():
         members = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
         assert isinstance(members, dict)
-        found = members.get("members") or {}
+        found, defaults = members.get("members") or {}, members.get("member_defaults") or {}
         lines.append(f"members of {committee} ({len(found)})\n")
-        for name, spec in found.items():
-            lines.append(f"  {name:<24} {spec.get('family', name):<14} {spec['library']} {spec['model']}\n")
+        for name, own in found.items():
+            spec = {"family": name, "library": "", "model": "", **defaults, **(own or {})}
+            lines.append(f"  {name:<24} {spec['family']:<14} {spec['library']} {spec['model']}\n")
     return "".join(lines)
 
 

@@ -124,7 +124,7 @@ def write_figure(path: Path, figure: Any) -> None:
 
 
 def read_csv(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
-    """A CSV file as it was written; InputError naming a file that is missing, no table, or lacks some of ``columns``."""
+    """A CSV file as it was written; InputError naming one that is missing, no table, or lacks some of ``columns``."""
     try:
         # empty cells are missing numbers; a member or an image may be called "None" or "nan"
         table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"image_id": str, "member": str})

@@ -1,0 +1,53 @@
+"""Images per second of every member's bare passes: the physical limit of `explain` on this machine.
+
+Usage: python scripts/bench_passes.py [key=value ...], the keys of `xconsensus explain`, such as committee=tiny.
+Members have random weights, so nothing has to be trained first.
+"""
+
+import sys
+import time
+from dataclasses import replace
+
+import torch
+from hydra import compose, initialize_config_module
+
+from xconsensus.committee import Network, build
+from xconsensus.explainers.smoothgrad import gradients
+from xconsensus.stages.context import Context
+
+
+def images_per_second(network: Network, size: int, batch_size: int, backward: bool) -> float:
+    """The best of three timings of a batch, after one to warm up."""
+    inputs = torch.zeros(batch_size, 3, size, size, device=network.device)
+    seconds = []
+    for _ in range(4):
+        started = time.perf_counter()
+        if backward:
+            gradients(network, inputs, 0)
+        else:
+            with torch.inference_mode():
+                network(inputs)
+        if network.device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+    return batch_size / min(seconds[1:])
+
+
+def main() -> None:
+    """Print one line a member."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__)
+        return
+    with initialize_config_module("xconsensus.conf", version_base="1.3"):
+        context = Context(compose("explain", overrides=sys.argv[1:]))
+    batch_size = context.config["explain"]["batch_size"]
+    print(f"{'member':<28}{'forward/s':>12}{'forward+backward/s':>20}   batches of {batch_size} on {context.device}")
+    for member in context.working():
+        bare = replace(member, weights=None, pretrained=False)
+        network = Network(bare, build(bare, len(context.dataset.classes))).to(context.device)
+        forward, both = (images_per_second(network, context.size, batch_size, backward) for backward in (False, True))
+        print(f"{member.name:<28}{forward:>12.0f}{both:>20.0f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
