@@ -74,7 +74,6 @@ def test_the_nearest_key_never_is_the_refused_one(photographs: Project) -> None:
         ("+explainer.segmenter.segments=9", "quickshift"),
         ("+explainer.colour=red", "explainer.colour"),
         ("explain.sample=last", "first"),
-        ("explain.only_correct=some", "any"),
         ("explain.batch_size=0", "explain.batch_size"),
         ("explain.shard_images=0", "explain.shard_images"),
         ("explain.images=0", "explain.images"),
@@ -104,10 +103,11 @@ def test_a_value_out_of_range_is_named(photographs: Project, setting: str, known
     refused(photographs.run("explain", setting), known, key.rpartition(".")[2], folder=photographs.folder)
 
 
-def test_an_unknown_option_is_named() -> None:
-    outcome = xconsensus("finetune", "--epochs=3")
+@pytest.mark.parametrize("argument", ["--epochs=3", "--dry-run"])
+def test_an_unknown_option_is_named(argument: str) -> None:
+    outcome = xconsensus("finetune", argument)
     assert outcome.code == 2
-    assert "--epochs=3" in outcome.err.splitlines()[-1]
+    assert argument in outcome.err.splitlines()[-1]
 
 
 def test_an_unknown_split_is_answered_with_those_there_are(photographs: Project) -> None:
@@ -127,6 +127,10 @@ def test_an_unknown_split_is_answered_with_those_there_are(photographs: Project)
 )
 def test_a_recipe_out_of_range_is_named(photographs: Project, setting: str, known: str) -> None:
     refused(photographs.run("finetune", setting), setting.partition("=")[0], known, folder=photographs.folder)
+
+
+def test_an_unknown_choice_of_correct_images_is_answered_with_those_there_are(predicted: Project) -> None:
+    refused(predicted.run("explain", "explain.only_correct=some"), "explain.only_correct=some", "all, any, none")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")

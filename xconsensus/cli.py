@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import sys
 from collections.abc import Callable
 
@@ -72,7 +73,7 @@ def _run(stage: str) -> None:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print; _exit_on prints it as one line
     # key=value words first: Hydra's parser refuses them on both sides of an option
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word.startswith("-") or "=" not in word)
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: not re.match(r"[+~]*\w[^=]*=", word))
     failed: list[str] = []
 
     def job(config: DictConfig) -> None:

@@ -1,0 +1,85 @@
+"""Every file of every config group composes and resolves, under every stage that could use it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+from xconsensus.cli import STAGES
+from xconsensus.explainers import METHODS, make
+from xconsensus.stages.plot import FIGURES, TABLES
+
+CONF = Path(__file__).parents[1] / "conf"
+FILES = [
+    (path.parent.name, path.stem)
+    for group in ("committee", "dataset", "explainer")
+    for path in (CONF / group).iterdir()
+]
+EXPERIMENTS = [path.stem for path in (CONF / "experiment").iterdir()]
+# the keys that only the user can know
+GIVEN = {
+    ("committee", "imagenet7"): ["dataset.root=photographs", "committee.weights_dir=models"],
+    ("dataset", "imagenet"): ["dataset.root=photographs"],
+    ("dataset", "imagefolder"): ["dataset.root=photographs"],
+    ("experiment", "imagenet_sample"): ["root=real"],
+}
+
+
+def resolved(stage: str, *overrides: str) -> dict[str, Any]:
+    GlobalHydra.instance().clear()
+    with initialize_config_module("xconsensus.conf", version_base="1.3"):
+        config = compose(stage, overrides=[*overrides], return_hydra_config=False)
+    found = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(found, dict)
+    return {str(key): value for key, value in found.items()}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_composes_to_the_same_config(stage: str) -> None:
+    assert resolved(stage) == resolved("run")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_makes_no_folder_of_its_own(stage: str) -> None:
+    GlobalHydra.instance().clear()
+    with initialize_config_module("xconsensus.conf", version_base="1.3"):
+        config = compose(stage, return_hydra_config=True)
+    HydraConfig.instance().cfg = None
+    assert (config.hydra.job.name, config.hydra.run.dir, config.hydra.output_subdir) == (stage, ".", None)
+
+
+@pytest.mark.parametrize(("group", "name"), FILES)
+def test_every_group_file_resolves_and_is_named_like_its_file(group: str, name: str) -> None:
+    config = resolved("run", f"{group}={name}", *GIVEN.get((group, name), []))
+    assert config[group]["name"] == name
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_resolves_with_existing_figures_and_explainers(name: str) -> None:
+    config = resolved("run", f"experiment={name}", *GIVEN.get(("experiment", name), []))
+    assert config["committee"]["members"]
+    assert set(config["plot"]["figures"]) <= set(FIGURES)
+    assert set(config["plot"]["tables"]) <= set(TABLES)
+    assert {path.stem for path in (CONF / "explainer").iterdir()} >= set(config["explainers"])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_an_explainer_s_file_gives_every_setting_of_its_method_at_its_default(name: str) -> None:
+    config = resolved("explain", f"explainer={name}")["explainer"]
+    other = ("name", "method", "vote", "similarity", "sigma", "segmenter")
+    settings = {key: value for key, value in config.items() if key not in other}
+    explainer = make(config["method"], settings)
+    assert vars(explainer) == settings
+    assert explainer == METHODS[name]()
+
+
+@pytest.mark.parametrize(("group", "name"), [*GIVEN])
+def test_keys_that_only_the_user_knows_are_asked_for(group: str, name: str) -> None:
+    from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue
+
+    with pytest.raises((MissingMandatoryValue, InterpolationToMissingValueError)):
+        resolved("run", f"{group}={name}")
