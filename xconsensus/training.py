@@ -44,6 +44,8 @@ class Recipe:
                 raise InputError(f"finetune.{key}={getattr(self, key)} is none of {', '.join(known)}")
         if self.epochs < 1 or self.batch_size < 1:
             raise InputError("finetune.epochs and finetune.batch_size must be at least 1")
+        if not 0 < self.validation < 1:
+            raise InputError(f"finetune.validation={self.validation} is not between 0 and 1")
 
     def rate(self, epoch: float) -> float:
         """Learning rate at a moment in epochs since the start."""
