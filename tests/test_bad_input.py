@@ -164,13 +164,13 @@ def test_a_mandatory_key_without_a_value_is_named(tmp_path: Path) -> None:
     refused(xconsensus("run", "experiment=imagenet_sample", f"output_dir={tmp_path}"), "root", folder=tmp_path)
 
 
-@pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "''", "a\\b"])
+@pytest.mark.parametrize("name", ["../up", ""])  # test_store.py has the other forms
 @pytest.mark.parametrize("key", ["dataset.name", "committee.name", "explainer.name"])
 def test_a_name_cannot_leave_its_folder(photographs: Project, key: str, name: str) -> None:
     before = sorted(photographs.folder.rglob("*"))
     stages = ("explain", "vote") if key == "committee.name" else ("explain",)
     for stage in stages:
-        refused(photographs.run(stage, f"{key}='{name}'" if name != "''" else f"{key}=''"), key)
+        refused(photographs.run(stage, f"{key}='{name}'"), key)
     assert sorted(photographs.folder.rglob("*")) == before
 
 

@@ -20,7 +20,7 @@ FILES = [
     for path in (CONF / group).iterdir()
 ]
 EXPERIMENTS = [path.stem for path in (CONF / "experiment").iterdir()]
-# the keys that only the user can know
+# The keys that only the user can know.
 GIVEN = {
     ("committee", "imagenet7"): ["dataset.root=photographs", "committee.weights_dir=models"],
     ("dataset", "imagenet"): ["dataset.root=photographs"],

@@ -68,9 +68,6 @@ def _run(stage: str) -> None:
     from xconsensus.errors import InputError
     from xconsensus.progress import log, set_up_log
 
-    # Before torch is imported: tensors of 2 MiB and more in huge pages, which the kernel maps 512 times faster. A
-    # small network's pass on a CPU spends up to half of its time on that. Torch does it on Linux only.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print; _exit_on prints it as one line
     # key=value words first: Hydra's parser refuses them on both sides of an option
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: not re.match(r"[+~]*\w[^=]*=", word))

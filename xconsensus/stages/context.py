@@ -20,6 +20,7 @@ from xconsensus.committee import Member, Network, build, fill, head_tensors, mem
 from xconsensus.datasets import Record
 from xconsensus.datasets.images import center_crop, fit, short_edge
 from xconsensus.errors import InputError, MissingStageError, check_type
+from xconsensus.memory import keep_freed_memory
 from xconsensus.progress import MODES, log
 from xconsensus.store import Shards, Store, check_settings, flat, read_csv, read_header, read_tensors, remove
 
@@ -54,6 +55,7 @@ class Context:
             raise InputError(f"progress={self.config['progress']} is none of {', '.join(MODES)}")
         if self.config["on_bad_image"] not in ("stop", "skip"):
             raise InputError(f"on_bad_image={self.config['on_bad_image']} is neither stop nor skip")
+        keep_freed_memory()
         self.device = _device(self.config["device"], self.config["threads"])
         self.seed: int = self.config["seed"]
         self.progress: str = self.config["progress"]

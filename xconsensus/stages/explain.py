@@ -17,6 +17,7 @@ from xconsensus.datasets import Record
 from xconsensus.errors import InputError
 from xconsensus.explainers import Explainer, Explanation
 from xconsensus.explainers.explanation import Image
+from xconsensus.memory import release_freed_memory
 from xconsensus.progress import Counter, counter, log
 from xconsensus.seeding import generator
 from xconsensus.selection import choose, right_images
@@ -161,6 +162,7 @@ def _explain(
         labels.values(record.image_id).reshape(context.size, context.size) if labels else None,
     )
     explanation = explainer(network, image, context.config["explain"]["batch_size"])
+    release_freed_memory()
     if not (np.isfinite(explanation.probability) and explanation.values.isfinite().all()):
         raise InputError(f"member {network.member.name} returns NaN for image {record.image_id}")
     count.add()

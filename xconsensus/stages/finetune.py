@@ -11,6 +11,7 @@ from xconsensus.committee import Member, Network
 from xconsensus.datasets import Record
 from xconsensus.datasets.images import center_crop
 from xconsensus.errors import InputError
+from xconsensus.memory import release_freed_memory
 from xconsensus.progress import counter, log
 from xconsensus.seeding import seed_of
 from xconsensus.stages.context import Context
@@ -46,6 +47,7 @@ def run(config: DictConfig) -> None:
                 _train_member(context, member, recipe, training, title)
             for split in splits:
                 _predict_member(context, context.ready(member), split, records[split], title)
+        release_freed_memory()
     failures.report()
     log.info(f"finetune: {len(members)} members ready, their predictions written")
 
