@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any
 
@@ -138,17 +139,22 @@ def _check_model(name: str, library: str, model: str) -> None:
             raise InputError(f"member {name}: library={library} is unknown{nearest(library, known)}")
 
 
+class _SourceLoader(SourceFileLoader):
+    def set_data(self, path: str, data: Any, *, _mode: int = 0o666) -> None:
+        """Writes no bytecode: the folder is the user's, and a dry run leaves it as it was."""
+
+
 def _module_class(name: str, model: str) -> Callable[..., nn.Module]:
     """The class behind ``package.module.Class`` or ``file.py:Class``; importing it runs the user's code."""
     source, _, attribute = model.rpartition(":" if ".py:" in model else ".")
     try:
         if source.endswith(".py"):
             unique = f"xconsensus_member_{hashlib.sha256(source.encode()).hexdigest()[:12]}"
-            spec = importlib.util.spec_from_file_location(unique, source)
+            loader = _SourceLoader(unique, source)
+            spec = importlib.util.spec_from_file_location(unique, source, loader=loader)
             assert spec is not None
-            assert spec.loader is not None
             module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
+            loader.exec_module(module)
         else:
             module = importlib.import_module(source)
         found: Callable[..., nn.Module] = getattr(module, attribute)
