@@ -212,3 +212,12 @@ def test_the_console_script_runs_in_a_process_of_its_own(photographs: Project) -
     assert bad.returncode == 2
     assert bad.stderr.startswith("error: finetune.epoch")
     assert len(bad.stderr.splitlines()) == 1
+
+
+def test_a_reader_that_has_read_enough_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [str(script()), "score", "--help"]
+    outcome = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (outcome.returncode, outcome.stderr) == (141, "")

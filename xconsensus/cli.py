@@ -28,7 +28,7 @@ examples:
 
 
 def main() -> None:
-    """Entry point of the ``xconsensus`` command; exits with 0, 1 (a defect), 2 (bad input) or 130 (Ctrl-C)."""
+    """Entry point of the ``xconsensus`` command; exits with 0, 1 (a defect), 2 (bad input), 130 (Ctrl-C) or 141."""
     arguments = sys.argv[1:]
     first = arguments[0] if arguments else "--help"
     if first in ("-h", "--help"):
@@ -97,6 +97,10 @@ def _exit_on(action: Callable[[], None]) -> None:
 
     try:
         action()
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has read enough; 141 is what a shell shows for that signal
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except InputError as error:
         _fail(str(error))
     except (HydraException, OmegaConfBaseException) as error:
