@@ -1,23 +1,39 @@
-"""Data sets: each module holds one loader; ``load`` finds it by name."""
+"""Data sets: each module holds one loader, or one kind; ``load`` finds it by name."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from xconsensus.datasets.records import Dataset, Record
+from xconsensus.datasets.records import Dataset, Record, SeveralObjects
 from xconsensus.errors import InputError, nearest
 
-__all__ = ["Dataset", "Record", "load"]
+__all__ = ["Dataset", "Record", "SeveralObjects", "load"]
 
 
 def load(loader: str, settings: Mapping[str, Any]) -> Dataset:
-    """The data set of ``loader`` (shapes, imagefolder), built with ``settings`` as keyword arguments.
+    """The data set of ``loader`` (shapes, imagefolder, cub200, ...), built with ``settings`` as keyword arguments.
 
     Raises InputError for an unknown loader and for folders that do not exist.
     """
+    from xconsensus.datasets.coco import COCO
+    from xconsensus.datasets.cub200 import CUB200
+    from xconsensus.datasets.fine_grained import CARS196, FOOD101, FineGrained, Flowers102
     from xconsensus.datasets.imagefolder import ImageFolder
+    from xconsensus.datasets.imagenet import ImageNet
+    from xconsensus.datasets.oxford_pets import OxfordPets
     from xconsensus.datasets.shapes import Shapes
 
-    loaders: dict[str, Any] = {"imagefolder": ImageFolder, "shapes": Shapes}
+    loaders: dict[str, Any] = {
+        "cars196": partial(FineGrained, CARS196),
+        "coco": COCO,
+        "cub200": CUB200,
+        "flowers102": Flowers102,
+        "food101": partial(FineGrained, FOOD101),
+        "imagefolder": ImageFolder,
+        "imagenet": ImageNet,
+        "oxford_pets": OxfordPets,
+        "shapes": Shapes,
+    }
     if loader not in loaders:
         raise InputError(f"dataset.loader={loader}: unknown{nearest(loader, loaders)}")
     dataset: Dataset = loaders[loader](**settings)

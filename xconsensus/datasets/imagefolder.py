@@ -1,4 +1,4 @@
-"""Photographs in class folders, with an optional folder of masks beside them; ImageNet's folders too."""
+"""Photographs in class folders, with an optional folder of masks beside them."""
 
 import os
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from xconsensus.datasets.images import SUFFIXES, read_mask, read_rgb
+from xconsensus.datasets.images import SUFFIXES, checked_mask, read_mask, read_rgb
 from xconsensus.datasets.records import Record
 from xconsensus.errors import InputError
 
@@ -73,12 +73,8 @@ class ImageFolder:
         path = next((p for s in suffixes if (p := stem.with_name(stem.name + s)).is_file()), None)
         if path is None:
             raise InputError(f"{stem}.*: no mask for image {record.path}")
-        mask = read_mask(path) > self.mask_threshold
-        if mask.shape != (shape := self.image(record).shape[:2]):
-            raise InputError(f"{path}: mask is {_size(mask.shape)} pixels, its image {record.path} {_size(shape)}")
-        if not mask.any():
-            raise InputError(f"{path}: mask is empty, no pixel above dataset.mask_threshold={self.mask_threshold}")
-        return mask
+        rule = f"no pixel above dataset.mask_threshold={self.mask_threshold}"
+        return checked_mask(read_mask(path) > self.mask_threshold, self.image(record), path, record.path, rule)
 
     def _class_records(self, folder: Path) -> list[Record]:
         if folder.name not in self._labels:
@@ -104,7 +100,3 @@ def imagenet_wnids() -> list[str]:
 
 def _class_folders(folder: Path) -> list[str]:
     return sorted(e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith("."))
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return f"{shape[1]}x{shape[0]}"

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from xconsensus.errors import CommonError
+from xconsensus.errors import CommonError, InputError
 
 RESAMPLING: Mapping[str, Image.Resampling] = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -39,6 +39,20 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
         return np.asarray(upright if upright.mode in ("L", "P") else upright.convert("L"), dtype=np.uint8)
 
 
+def checked_mask(
+    mask: NDArray[np.bool_], image: NDArray[np.uint8], path: Path, image_path: str, rule: str
+) -> NDArray[np.bool_]:
+    """``mask`` (H, W) of ``image`` (H, W, 3), both as read from their files; ``rule`` says why it may be empty.
+
+    Raises InputError naming ``path`` when the mask is of another size or empty.
+    """
+    if mask.shape != (shape := image.shape[:2]):
+        raise InputError(f"{path}: mask is {_size(mask.shape)} pixels, its image {image_path} {_size(shape)}")
+    if not mask.any():
+        raise InputError(f"{path}: mask is empty, {rule}")
+    return mask
+
+
 def short_edge(pixels: NDArray[np.uint8], size: int, interpolation: str = "bicubic") -> NDArray[np.uint8]:
     """``pixels`` (H, W) or (H, W, 3) with the shorter edge resized to ``size``; itself where that already fits."""
     height, width = pixels.shape[:2]
@@ -58,6 +72,10 @@ def center_crop(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 def fit(pixels: NDArray[np.uint8], resize: int, size: int, interpolation: str = "bicubic") -> NDArray[np.uint8]:
     """Short edge to ``resize``, then the central ``size`` x ``size`` pixels: what a member sees in evaluation."""
     return np.ascontiguousarray(center_crop(short_edge(pixels, resize, interpolation), size))
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]}x{shape[0]}"
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

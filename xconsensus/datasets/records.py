@@ -13,7 +13,8 @@ class Record:
     """One image of a data set, before it is read.
 
     ``image_id`` is unique in the data set and the seed of every random draw about the image; ``label`` indexes the
-    data set's classes; ``path`` is where the image came from, empty when it is drawn rather than read.
+    data set's classes, -1 where it is unknown; ``path`` is where the image came from, empty when it is drawn rather
+    than read.
     """
 
     image_id: str
@@ -40,3 +41,13 @@ class Dataset(Protocol):
 
     def mask(self, record: Record) -> NDArray[np.bool_]:
         """True on the object, of the image's (H, W); InputError where it is missing, empty or of another size."""
+
+
+class SeveralObjects(Dataset, Protocol):
+    """A data set whose images hold several objects, each with a mask of its own."""
+
+    def instances(self, record: Record) -> list[tuple[str, NDArray[np.bool_]]]:
+        """Category name and mask, of the image's (H, W), of every object, the largest mask first.
+
+        Raises InputError for masks that cannot be read or are of another size.
+        """

@@ -1,0 +1,72 @@
+"""Caltech-UCSD Birds-200-2011: 200 species of birds with every annotator's share in the mask (Wah et al. 2011)."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xconsensus.datasets.images import checked_mask, read_mask, read_rgb
+from xconsensus.datasets.official import folder_of_masks, need, part_of, present, table
+from xconsensus.datasets.records import Record
+from xconsensus.errors import InputError
+
+_SITE = "data.caltech.edu/records/65de6-vp158"
+_FETCH = f"get CUB_200_2011.tgz from {_SITE}, unpack it and give its folder CUB_200_2011 as dataset.root"
+_LISTS = ("classes.txt", "images.txt", "image_class_labels.txt", "train_test_split.txt")
+_SPLITS = {"train": 1, "test": 0}
+
+
+class CUB200:
+    """The official layout below ``root``: the four lists and images/; an image's id is its name in images.txt.
+
+    ``masks`` is the folder of segmentations inside or beside ``root``, None to do without. Their grey level is the
+    share of the annotators who marked the pixel, 255 for all: levels above ``mask_threshold`` are the bird.
+    Bounding boxes and part locations are not read.
+
+    Raises InputError for missing files and malformed lines.
+    """
+
+    def __init__(self, *, root: str, masks: str | None = "segmentations", mask_threshold: int = 127) -> None:
+        self.root = Path(root)
+        need((self.root, *(self.root / name for name in (*_LISTS, "images"))), _FETCH)
+        archive = f"get the separate archive segmentations.tgz from {_SITE} and unpack it there"
+        self.masks = folder_of_masks(self.root, masks, archive) if masks else None
+        self.mask_threshold = mask_threshold
+        classes, self._images, labels, splits = (
+            dict(table(self.root / name, int, kind)) for name, kind in zip(_LISTS, (str, str, int, int), strict=True)
+        )
+        order = sorted(classes)
+        self.classes = tuple(classes[number] for number in order)
+        label_of = {number: label for label, number in enumerate(order)}
+        for name, values, known in zip(_LISTS[2:], (labels, splits), (label_of, _SPLITS.values()), strict=True):
+            for number in self._images:
+                if values.get(number) not in known:
+                    found = values.get(number, "no line")
+                    raise InputError(
+                        f"{self.root / name}: image {number} has {found}, not one of {min(known)}..{max(known)}"
+                    )
+        self._labels = {number: label_of[labels[number]] for number in self._images}
+        self._splits = splits
+
+    @property
+    def has_masks(self) -> bool:
+        return self.masks is not None
+
+    def records(self, split: str) -> list[Record]:
+        part, folder = part_of(_SPLITS, split), self.root / "images"
+        named = [
+            Record(name, self._labels[number], str(folder / name))
+            for number, name in self._images.items()
+            if self._splits[number] == part
+        ]
+        return present(named, self.root / "images.txt")
+
+    def image(self, record: Record) -> NDArray[np.uint8]:
+        return read_rgb(Path(record.path))
+
+    def mask(self, record: Record) -> NDArray[np.bool_]:
+        assert self.masks is not None
+        path = (self.masks / record.image_id).with_suffix(".png")
+        rule = f"no pixel above dataset.mask_threshold={self.mask_threshold}"
+        mask = read_mask(path) > self.mask_threshold
+        return checked_mask(mask, self.image(record), path, record.path, rule)
