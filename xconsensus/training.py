@@ -28,6 +28,8 @@ class Recipe:
     schedule: str
     warmup_epochs: float
     label_smoothing: float
+    clip_norm: float | None
+    frozen_statistics: bool
     random_crop: bool
     flip: float
     keep: str
@@ -46,6 +48,8 @@ class Recipe:
             raise InputError("finetune.epochs and finetune.batch_size must be at least 1")
         if not 0 < self.validation < 1:
             raise InputError(f"finetune.validation={self.validation} is not between 0 and 1")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise InputError(f"finetune.clip_norm={self.clip_norm} is not positive; null for no clipping")
 
     def rate(self, epoch: float) -> float:
         """Learning rate at a moment in epochs since the start."""
@@ -104,6 +108,8 @@ def train(network: Network, images: Images, recipe: Recipe, seed: int, state: St
     for epoch in range(state.epoch, recipe.epochs):
         torch.manual_seed(seed_of(seed, member, epoch, "dropout"))
         model.train()
+        if recipe.frozen_statistics:
+            _freeze_statistics(model)
         loss = _epoch(network, optimizer, images, chosen, recipe, epoch, generator(seed, member, epoch))
         model.eval()
         entry = {"epoch": float(epoch + 1), "loss": loss}
@@ -153,9 +159,18 @@ def _epoch(
             )
         optimizer.zero_grad()
         loss.backward()
+        if recipe.clip_norm:
+            torch.nn.utils.clip_grad_norm_(network.model.parameters(), recipe.clip_norm)
         optimizer.step()
         losses.append(loss.item() * len(batch))
     return sum(losses) / sum(map(len, batches))
+
+
+def _freeze_statistics(model: torch.nn.Module) -> None:
+    """Batch normalisation keeps its running statistics, as in eval mode; its scale and shift go on learning."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.eval()
 
 
 def crops(images: Images, batch: Sequence[int], size: int, place: Tensor, flips: Tensor) -> Tensor:
