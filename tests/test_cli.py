@@ -10,6 +10,7 @@ from conftest import Project, done, xconsensus
 from omegaconf import OmegaConf
 
 import xconsensus as package
+from xconsensus.catalogue import specifications
 from xconsensus.cli import STAGES
 
 GROUPS = ("committee", "dataset", "experiment", "explainer")
@@ -57,8 +58,9 @@ def test_ls_members_names_every_member_of_every_committee() -> None:
     text = done("ls", "members").out
     for name in options("committee"):
         config = OmegaConf.load(Path(__file__).parents[1] / f"conf/committee/{name}.yaml")
-        assert f"members of {name} ({len(config.members)})" in text
-        assert all(f"  {member} " in text and spec.model in text for member, spec in config.members.items())
+        members = specifications(dict(OmegaConf.to_container(config)))  # type: ignore[arg-type]
+        assert f"members of {name} ({len(members)})" in text
+        assert all(f"  {member} " in text and spec["model"] in text for member, spec in members.items())
 
 
 def test_ls_names_a_user_s_own_files(photographs: Project) -> None:
@@ -76,7 +78,7 @@ def test_cfg_job_prints_the_config_that_a_run_would_have() -> None:
 
 def test_a_committee_picks_its_data_set_and_the_command_line_overrules_it() -> None:
     by_committee = OmegaConf.create(done("explain", "--cfg", "job", "committee=imagenet7").out)
-    assert (by_committee.dataset.loader, by_committee.dataset.classes) == ("imagefolder", "imagenet")
+    assert (by_committee.dataset.loader, by_committee.dataset.name) == ("imagenet", "imagenet")
     given = OmegaConf.create(done("explain", "--cfg", "job", "committee=imagenet7", "dataset=shapes").out)
     assert given.dataset.loader == "shapes"
     assert given.committee.name == "imagenet7"

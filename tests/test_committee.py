@@ -1,5 +1,6 @@
 import argparse
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -276,20 +277,63 @@ def no_network(*_: object, **__: object) -> NoReturn:
     raise OSError("the network is unreachable")
 
 
-def test_pretrained_weights_without_a_network_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pretrained_weights_without_a_network_say_which_file_goes_where(monkeypatch: pytest.MonkeyPatch) -> None:
     import timm.models._builder
 
     monkeypatch.setattr(timm.models._builder, "load_state_dict_from_hf", no_network)
     monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", no_network)
-    for library, model, tag in (
-        ("timm", "test_resnet", True),
-        ("timm", "test_resnet", "r160_in1k"),
-        ("torchvision", "squeezenet1_1", True),
-        ("torchvision", "squeezenet1_1", "IMAGENET1K_V1"),
+    for library, model, tag, weights, file, suffix in (
+        ("timm", "test_resnet", True, "test_resnet", "model.safetensors", ".safetensors"),
+        ("timm", "test_resnet", "r160_in1k", "test_resnet.r160_in1k", "timm/test_resnet.r160_in1k", ".safetensors"),
+        ("torchvision", "squeezenet1_1", True, "SqueezeNet1_1_Weights", "squeezenet1_1-b8a52dc0.pth", ".pth"),
+        ("torchvision", "googlenet", "IMAGENET1K_V1", "GoogLeNet_Weights", "googlenet-1378be20.pth", ".pth"),
     ):
         member = member_of(library, model, pretrained=tag)
-        with pytest.raises(InputError, match=rf"member a: {library} .*{model}.*members\.a\.weights.*unreachable"):
+        with pytest.raises(InputError) as raised:
             build(member, CLASSES)
+        message = str(raised.value)
+        assert message.startswith(f"member a: {library} cannot provide the weights {weights}")
+        assert all(word in message for word in (file, f"<committee.weights_dir>/a{suffix}", "unreachable"))
+        assert "\n" not in message
+
+
+def test_kwargs_at_fault_are_not_blamed_on_the_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    import timm.models._builder
+
+    monkeypatch.setattr(timm.models._builder, "load_state_dict_from_hf", no_network)
+    for library, model in (("timm", "test_resnet"), ("torchvision", "squeezenet1_1")):
+        with pytest.raises(InputError, match="member a: .* cannot be built with .*red"):
+            build(member_of(library, model, pretrained=True, kwargs={"colour": "red"}), CLASSES)
+
+
+def hub_cache(folder: Path, repository: str, tensors: Mapping[str, Tensor]) -> None:
+    """A Hugging Face cache as a download leaves it."""
+    entry = folder / f"models--{repository.replace('/', '--')}"
+    (entry / "refs").mkdir(parents=True)
+    (entry / "refs/main").write_text("0" * 40)
+    (entry / "snapshots" / ("0" * 40)).mkdir(parents=True)
+    safetensors.torch.save_file(dict(tensors), entry / "snapshots" / ("0" * 40) / "model.safetensors")
+
+
+def test_the_hub_s_cache_and_offline_flag_are_honoured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    member = member_of("timm", "test_resnet", pretrained="r160_in1k")
+    with pytest.raises(InputError, match=r"member a: .*/a\.safetensors"):
+        build(member, 1000)
+    tensors = build(member_of("timm", "test_resnet"), 1000).state_dict()
+    hub_cache(tmp_path, "timm/test_resnet.r160_in1k", tensors)
+    assert_holds(build(member, 1000), tensors)
+
+
+def test_torch_home_is_honoured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    tensors = torchvision.models.squeezenet1_1().state_dict()
+    (tmp_path / "hub/checkpoints").mkdir(parents=True)
+    torch.save(tensors, tmp_path / "hub/checkpoints/squeezenet1_1-b8a52dc0.pth")
+    assert_holds(build(member_of("torchvision", "squeezenet1_1", pretrained="IMAGENET1K_V1"), 1000), tensors)
 
 
 def test_an_unknown_tag_of_pretrained_weights_is_named() -> None:
@@ -306,6 +350,147 @@ def test_pretrained_torchvision_weights_get_a_new_head_for_other_classes(monkeyp
     adapted = build(member, CLASSES)
     assert_holds(adapted, {key: value for key, value in tensors.items() if not key.startswith("classifier")})
     assert adapted.state_dict()["classifier.1.weight"].shape[0] == CLASSES
+
+
+@pytest.mark.parametrize(
+    ("library", "model", "head"),
+    [
+        ("timm", "test_resnet", "fc"),
+        ("timm", "test_vit", "head"),
+        ("timm", "test_efficientnet", "classifier"),
+        ("torchvision", "squeezenet1_1", "classifier.1"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt"])
+def test_a_file_named_like_the_member_is_read_in_place_of_the_download(
+    tmp_path: Path, library: str, model: str, head: str, suffix: str
+) -> None:
+    tensors = build(member_of(library, model), 1000).state_dict()
+    write(tmp_path, f"a b+c{suffix}", tensors)
+    spec = {"library": library, "model": model, "pretrained": True}
+    (member,) = committee({"a b+c": spec}, tmp_path)
+    assert_holds(build(member, 1000), tensors)
+    adapted = build(member, CLASSES)
+    assert_holds(adapted, {key: value for key, value in tensors.items() if not key.startswith(f"{head}.")})
+    assert adapted.state_dict()[f"{head}.weight"].shape[0] == CLASSES
+
+
+def test_a_file_named_like_a_member_is_of_no_concern_to_members_without_pretrained_weights(folder: Path) -> None:
+    write(folder, "a.pth", saved(folder))
+    assert one_member(folder).settings()["weights"] is False
+
+
+def test_no_file_is_looked_for_outside_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "inner").mkdir()
+    for name in ("b.pth", "inner/a.pth"):
+        write(tmp_path, name, {"x": torch.zeros(1)})
+    spec = {"library": "timm", "model": "test_resnet", "pretrained": True}
+    for name in ("../b", "/a", "..", ""):
+        with pytest.raises(InputError, match="cannot be a file name"):
+            committee({name: spec}, tmp_path / "inner")
+    monkeypatch.chdir(tmp_path / "inner")
+    (member,) = members_of({"a": spec}, defaults={}, size=32, resize=32)
+    assert member.pretrained_file is None
+
+
+@pytest.mark.parametrize("num_classes", [1000, CLASSES])
+@pytest.mark.parametrize(("library", "model"), [("timm", "test_resnet"), ("torchvision", "squeezenet1_1")])
+def test_a_file_that_does_not_fit_is_named(tmp_path: Path, library: str, model: str, num_classes: int) -> None:
+    tensors = build(member_of(library, model), 1000).state_dict()
+    del tensors[next(key for key in tensors if key.endswith("weight"))]
+    write(tmp_path, "a.safetensors", tensors)
+    (member,) = committee({"a": {"library": library, "model": model, "pretrained": True}}, tmp_path)
+    with pytest.raises(InputError, match=r"^member a: .*a\.safetensors") as raised:
+        build(member, num_classes)
+    assert "\n" not in str(raised.value)
+    (tmp_path / "a.safetensors").write_bytes(b"none")
+    with pytest.raises(InputError, match=r"member a: .*a\.safetensors cannot be read as weights"):
+        build(member, num_classes)
+
+
+def test_settings_are_the_digest_of_a_local_file_and_the_tag_of_a_download(tmp_path: Path) -> None:
+    spec = {"library": "timm", "model": "test_resnet", "pretrained": "r160_in1k"}
+    (downloaded,) = committee({"a": spec}, tmp_path)
+    assert downloaded.settings()["weights"] == "r160_in1k"
+    tensors = build(member_of("timm", "test_resnet"), 1000).state_dict()
+    write(tmp_path, "a.pth", tensors)
+    (local,) = committee({"a": spec}, tmp_path)
+    first = local.settings()["weights"]
+    write(tmp_path, "a.pth", {key: value + 1 for key, value in tensors.items()})
+    assert len({"r160_in1k", first, local.settings()["weights"]}) == 3
+
+
+@pytest.mark.parametrize("num_classes", [1000, CLASSES])
+def test_googlenet_gives_logits_alone_and_takes_weights_with_auxiliary_heads(tmp_path: Path, num_classes: int) -> None:
+    whole = torchvision.models.googlenet(aux_logits=True, init_weights=False)
+    write(tmp_path, "a.pth", whole.state_dict())
+    (member,) = committee({"a": {"library": "torchvision", "model": "googlenet", "pretrained": True}}, tmp_path)
+    model = build(member, num_classes)
+    body = {key: value for key, value in whole.state_dict().items() if not key.startswith(("aux", "fc."))}
+    assert_holds(model, body)
+    images = torch.rand(2, 3, 64, 64)
+    if num_classes == 1000:
+        whole.transform_input = True
+        torch.testing.assert_close(model(images), whole.eval()(images))
+    trained = build(replace(member, pretrained=False), num_classes)  # as it is explained after fine-tuning
+    trained.load_state_dict(model.state_dict())
+    assert torch.equal(trained(images), model(images))
+    assert model.train()(images).shape == (2, num_classes)
+
+
+# --- preprocessing of pretrained weights ---
+
+
+def test_a_pretrained_member_takes_what_it_does_not_say_from_the_library(folder: Path) -> None:
+    spec = {"library": "timm", "model": "vit_small_patch16_224", "pretrained": "augreg_in1k"}
+    specifications = {
+        "plain": spec,
+        "sized": {**spec, "input_size": 128},
+        "own": {**spec, "mean": [0.1, 0.2, 0.3], "interpolation": "bilinear", "resize": 300},
+        "default": {"library": "timm", "model": "vit_small_patch16_224", "pretrained": True},
+        "fresh": {"library": "timm", "model": "vit_small_patch16_224"},
+    }
+    plain, sized, own, default, fresh = committee(specifications, folder)
+    assert (plain.input_size, plain.resize, plain.mean) == (224, 248, (0.5, 0.5, 0.5))
+    assert (sized.input_size, sized.resize) == (128, round(248 / 224 * 128))
+    assert (own.mean, own.std, own.interpolation, own.resize) == ((0.1, 0.2, 0.3), plain.std, "bilinear", 300)
+    assert default.input_size == 224
+    assert (fresh.input_size, fresh.resize) == (32, 36)
+
+
+def test_defaults_of_the_committee_stand_over_the_library_s(folder: Path) -> None:
+    spec = {"library": "timm", "model": "xception41", "pretrained": "tf_in1k"}
+    (member,) = committee({"a": spec}, folder, input_size=224, resize=256)
+    assert (member.input_size, member.resize, member.mean) == (224, 256, (0.5, 0.5, 0.5))
+
+
+def test_a_named_file_replaces_the_pretrained_weights_and_keeps_their_preprocessing(folder: Path) -> None:
+    tensors = build(member_of("timm", "test_resnet"), 1000).state_dict()
+    spec = {"library": "timm", "model": "test_resnet", "pretrained": True, "weights": write(folder, "w.pth", tensors)}
+    (member,) = committee({"a": spec}, folder)
+    assert (member.pretrained, member.input_size, member.mean) == (False, 160, (0.5, 0.5, 0.5))
+    assert_holds(loaded(member, 1000), tensors)
+
+
+@pytest.mark.parametrize(
+    ("spec", "culprit"),
+    [
+        (
+            {"library": "timm", "model": "resnet50", "pretrained": "tv_in2k"},
+            "timm has no weights pretrained=tv_in2k of resnet50; nearest: .*tv_in1k",
+        ),
+        ({"library": "timm", "model": "resnet50.tv_in1k", "pretrained": "a1_in1k"}, "timm has no weights"),
+        ({"library": "timm", "model": "dpn48b", "pretrained": True}, "timm has no weights pretrained=True of dpn48b"),
+        (
+            {"library": "torchvision", "model": "alexnet", "pretrained": "V1"},
+            "torchvision has no weights pretrained=V1 of alexnet; known: .*IMAGENET1K_V1",
+        ),
+        ({"pretrained": "tag"}, "library=module has no pretrained weights"),
+    ],
+)
+def test_weights_that_do_not_exist_are_named_at_once(folder: Path, spec: dict[str, Any], culprit: str) -> None:
+    with pytest.raises(InputError, match=f"member a: {culprit}"):
+        one_member(folder, **spec)
 
 
 # --- specifications ---

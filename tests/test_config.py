@@ -9,6 +9,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from xconsensus.catalogue import specifications
 from xconsensus.cli import STAGES
 from xconsensus.explainers import METHODS, make
 from xconsensus.stages.plot import FIGURES, TABLES
@@ -21,11 +22,12 @@ FILES = [
 ]
 EXPERIMENTS = [path.stem for path in (CONF / "experiment").iterdir()]
 # The keys that only the user can know.
+ROOT = ["dataset.root=photographs"]
 GIVEN = {
-    ("committee", "imagenet7"): ["dataset.root=photographs", "committee.weights_dir=models"],
-    ("dataset", "imagenet"): ["dataset.root=photographs"],
-    ("dataset", "imagefolder"): ["dataset.root=photographs"],
-    ("experiment", "imagenet_sample"): ["root=real"],
+    **{("dataset", path.stem): ROOT for path in (CONF / "dataset").iterdir() if path.stem != "shapes"},
+    **{("committee", path.stem): ROOT for path in (CONF / "committee").iterdir() if path.stem != "tiny"},
+    **{("committee", name): [*ROOT, "committee.weights_dir=models"] for name in ("imagenet7", "pets10")},
+    **{("experiment", name): ["root=real"] for name in ("imagenet_sample", "pets")},
 }
 
 
@@ -61,7 +63,7 @@ def test_every_group_file_resolves_and_is_named_like_its_file(group: str, name: 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_resolves_with_existing_figures_and_explainers(name: str) -> None:
     config = resolved("run", f"experiment={name}", *GIVEN.get(("experiment", name), []))
-    assert config["committee"]["members"]
+    assert specifications(config["committee"])
     assert set(config["plot"]["figures"]) <= set(FIGURES)
     assert set(config["plot"]["tables"]) <= set(TABLES)
     assert {path.stem for path in (CONF / "explainer").iterdir()} >= set(config["explainers"])

@@ -6,7 +6,7 @@ import importlib.util
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from xconsensus import libraries
 from xconsensus.errors import InputError, nearest
+from xconsensus.store import safe_name
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -29,9 +31,10 @@ class Member:
 
     ``library`` is timm, torchvision or module; with ``module``, ``model`` is ``package.module.Class`` or
     ``path/to/file.py:Class``: code that the user names and that is run. ``weights`` is a file of trained weights,
-    ``pretrained`` a weights tag of the library (True for its default); neither means random weights, to be
-    trained. ``resize``, ``input_size`` (pixels), ``mean``, ``std`` (of RGB in 0..1) and ``interpolation`` are the
-    member's own preprocessing.
+    ``pretrained`` a weights tag of the library (True for its default), read from ``pretrained_file`` where there is
+    one, else through the library's own cache; neither means random weights, to be trained. ``resize``,
+    ``input_size`` (pixels), ``mean``, ``std`` (of RGB in 0..1) and ``interpolation`` are the member's own
+    preprocessing.
     """
 
     name: str
@@ -43,17 +46,19 @@ class Member:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     weights: str | None = None
     pretrained: str | bool = False
+    pretrained_file: str | None = None
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     interpolation: str = "bicubic"
 
     def settings(self) -> dict[str, Any]:
         """All that shapes the member's outputs, without folders: weights of a file are named by their digest."""
+        file = self.weights or self.pretrained_file
         return {
             "library": self.library,
             "model": Path(self.model).name if self.library == "module" else self.model,
             "kwargs": dict(self.kwargs),
-            "weights": file_digest(Path(self.weights)) if self.weights else self.pretrained,
+            "weights": file_digest(Path(file)) if file else self.pretrained,
             "input_size": self.input_size,
             "resize": self.resize,
             "mean": list(self.mean),
@@ -62,7 +67,7 @@ class Member:
         }
 
 
-_FIELDS = tuple(name for name in Member.__dataclass_fields__ if name != "name")
+_FIELDS = tuple(name for name in Member.__dataclass_fields__ if name not in ("name", "pretrained_file"))
 
 
 def members_of(
@@ -75,13 +80,16 @@ def members_of(
 ) -> list[Member]:
     """The members of a committee, in the order of ``specifications`` (name -> keys of ``Member``).
 
-    ``defaults`` stand under every specification. ``size`` and ``resize`` are the data set's, in pixels: a member
-    without its own takes them, in proportion. ``weights_dir`` is the folder of relative weights files and .py files.
+    ``defaults`` stand under every specification. A ``pretrained`` member takes the preprocessing of its weights from
+    the library, key by key unless it says otherwise; of the others, one without its own sizes takes the data set's
+    ``size`` and ``resize``, in pixels and in proportion. ``weights_dir`` is the folder of relative weights files and
+    .py files, and of <member>.safetensors, .pth or .pt: files to read in place of a pretrained member's download.
 
-    Raises InputError naming the member for unknown keys, models or libraries and for missing weights files.
+    No network is built and nothing downloaded. Raises InputError naming the member for unknown keys, models,
+    libraries or weights tags and for missing weights files.
     """
     if not specifications:
-        raise InputError("committee.members is empty: name at least one member")
+        raise InputError("the committee is empty: name at least one member in committee.members or committee.catalogue")
     return [
         _member(name, {**defaults, **(spec or {})}, size, resize, weights_dir) for name, spec in specifications.items()
     ]
@@ -92,6 +100,7 @@ def _member(name: str, spec: dict[str, Any], size: int, resize: int, weights_dir
         raise InputError(f"member {name}: unknown key {unknown[0]!r}{nearest(unknown[0], _FIELDS)}")
     if absent := [key for key in ("library", "model") if not spec.get(key)]:
         raise InputError(f"member {name}: committee.members.{name}.{absent[0]} is missing")
+    safe_name(name, "member")
     spec = {key: value for key, value in spec.items() if value is not None}
     spec.setdefault("family", name)
     folder = Path(weights_dir) if weights_dir else Path()
@@ -102,6 +111,14 @@ def _member(name: str, spec: dict[str, Any], size: int, resize: int, weights_dir
         if not Path(spec["weights"]).is_file():
             raise InputError(f"member {name}: no weights file {spec['weights']}")
     _check_model(name, spec["library"], spec["model"])
+    if spec.get("pretrained"):
+        found = libraries.preprocessing(name, spec["library"], spec["model"], spec["pretrained"])
+        size, resize = found.pop("input_size"), found.pop("resize")
+        spec = {**found, **spec, "kwargs": {**found["kwargs"], **spec.get("kwargs", {})}}
+        if "weights" in spec:  # in place of the library's
+            spec["pretrained"] = False
+        elif weights_dir:
+            spec["pretrained_file"] = libraries.local_file(name, folder)
     input_size = spec.setdefault("input_size", size)
     spec.setdefault("resize", round(resize * input_size / size))
     for key in ("mean", "std"):
@@ -120,18 +137,8 @@ def _member(name: str, spec: dict[str, Any], size: int, resize: int, weights_dir
 
 def _check_model(name: str, library: str, model: str) -> None:
     match library:
-        case "timm":
-            from xconsensus.compat import torchvision  # noqa: I001  (timm imports torchvision)
-            import timm
-
-            if not timm.is_model(model.split(".")[0]):
-                raise InputError(f"member {name}: timm has no model {model!r}{nearest(model, timm.list_models())}")
-        case "torchvision":
-            from xconsensus.compat import torchvision
-
-            known = torchvision.models.list_models(module=torchvision.models)
-            if model not in known:
-                raise InputError(f"member {name}: torchvision has no model {model!r}{nearest(model, known)}")
+        case "timm" | "torchvision":
+            libraries.check_model(name, library, model)
         case "module":
             _module_class(name, model)
         case _:
@@ -167,7 +174,8 @@ def _module_class(name: str, model: str) -> Callable[..., nn.Module]:
 def build(member: Member, num_classes: int) -> nn.Module:
     """The member's network with random or library-pretrained weights and ``num_classes`` logits, in eval mode.
 
-    Raises InputError naming the member when the architecture refuses its kwargs or a download is impossible.
+    Raises InputError naming the member when the architecture refuses its kwargs, and, with the file to fetch and
+    where to put it, when its pretrained weights can neither be read nor downloaded.
     """
     constructor = _constructor(member)
     kwargs = dict(member.kwargs)
@@ -178,39 +186,62 @@ def build(member: Member, num_classes: int) -> nn.Module:
     except InputError:
         raise
     except Exception as error:  # constructors and downloads raise nearly anything
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = _one_line(error)
         if member.pretrained:
-            raise InputError(
-                f"member {member.name}: {member.library} cannot provide the pretrained weights of {member.model}:"
-                f" download them elsewhere and name the file in committee.members.{member.name}.weights ({reason})"
-            ) from error
+            with torch.device("meta"):
+                build(replace(member, pretrained=False), num_classes)  # raises where the kwargs are at fault
+            advice = libraries.how_to_get(member.name, member.library, member.model, member.pretrained)
+            raise InputError(f"member {member.name}: {advice} ({reason})") from error
         raise InputError(f"member {member.name}: {member.model} cannot be built with {kwargs} ({reason})") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _constructor(member: Member) -> Callable[..., nn.Module]:
     match member.library:
         case "timm":
-            from xconsensus.compat import torchvision  # noqa: F401, I001  (timm imports torchvision)
-            import timm
-
-            tag = f".{member.pretrained}" if isinstance(member.pretrained, str) else ""
-            return partial(timm.create_model, member.model + tag, pretrained=bool(member.pretrained))
+            return partial(_timm_model, member)
         case "torchvision":
             return partial(_torchvision_model, member)
         case _:
             return _module_class(member.name, member.model)
 
 
+def _timm_model(member: Member, num_classes: int, **kwargs: Any) -> nn.Module:
+    from xconsensus.compat import torchvision  # noqa: F401, I001  (timm imports torchvision)
+    import timm
+
+    full = libraries.timm_name(member.model, member.pretrained)
+    if not (member.pretrained and member.pretrained_file):
+        return timm.create_model(full, pretrained=bool(member.pretrained), num_classes=num_classes, **kwargs)  # type: ignore[no-any-return]
+    model: nn.Module = timm.create_model(full, num_classes=num_classes, **kwargs)
+    tensors = read_weights(Path(member.pretrained_file), member.name)
+    try:  # with all classes of the file: for others, timm overlooks tensors that are missing
+        whole = timm.create_model(full, pretrained=True, pretrained_cfg_overlay={"state_dict": tensors}, **kwargs)
+    except Exception as error:  # a filter of foreign tensors raises nearly anything
+        reason = f"{member.pretrained_file} does not fit {full} ({_one_line(error)})"
+        raise InputError(f"member {member.name}: {reason}") from error
+    fill(model, member, whole.state_dict(), member.pretrained_file, head_tensors(member, num_classes))
+    return model
+
+
 def _torchvision_model(member: Member, num_classes: int, **kwargs: Any) -> nn.Module:
     from xconsensus.compat import torchvision
 
-    if member.model in ("googlenet", "inception_v3"):
+    if member.model in libraries.WITH_AUXILIARY_HEADS:
         kwargs.setdefault("init_weights", True)  # the present default, named, since torchvision warns otherwise
     model: nn.Module = torchvision.models.get_model(member.model, num_classes=num_classes, **kwargs)
     if member.pretrained:
-        tags = torchvision.models.get_model_weights(member.model)
-        tag = tags.DEFAULT if member.pretrained is True else tags[member.pretrained]
-        fill(model, member, tag.get_state_dict(progress=False), str(tag), head_tensors(member, num_classes))
+        tag = libraries.torchvision_weights(member.name, member.model, member.pretrained)
+        if member.pretrained_file:
+            tensors, source = read_weights(Path(member.pretrained_file), member.name), member.pretrained_file
+        else:
+            tensors, source = tag.get_state_dict(progress=False, check_hash=True), str(tag)
+        if not kwargs.get("aux_logits", True):
+            tensors = {key: value for key, value in tensors.items() if not key.lower().startswith("aux")}
+        fill(model, member, tensors, source, head_tensors(member, num_classes))
     return model
 
 
@@ -273,6 +304,12 @@ def head_tensors(member: Member, num_classes: int) -> list[str]:
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file as hexadecimal text."""
+    stat = path.stat()
+    return _digest(path, stat.st_mtime_ns, stat.st_size)
+
+
+@cache  # asked for with every artefact of a member; a committee's files are gigabytes
+def _digest(path: Path, _modified: int, _size: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -54,15 +54,21 @@ def _first_comment(path: Path) -> str:
 
 
 def _members(folders: Sequence[Path]) -> str:
+    from xconsensus import catalogue  # takes seconds to import torch, which no other listing needs
+
     lines = []
     for committee, path in _files(folders, "committee").items():
-        members = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-        assert isinstance(members, dict)
-        found, defaults = members.get("members") or {}, members.get("member_defaults") or {}
+        config = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        assert isinstance(config, dict)
+        found = catalogue.specifications({str(key): value for key, value in config.items()})
         lines.append(f"members of {committee} ({len(found)})\n")
         for name, own in found.items():
-            spec = {"family": name, "library": "", "model": "", **defaults, **(own or {})}
-            lines.append(f"  {name:<24} {spec['family']:<14} {spec['library']} {spec['model']}\n")
+            spec = {"family": name, "library": "", "model": "", **(config.get("member_defaults") or {}), **own}
+            weights = f" {spec['pretrained']}" if spec.get("pretrained") else ""
+            lines.append(f"  {name:<24} {spec['family']:<14} {spec['library']} {spec['model']}{weights}")
+            entry = catalogue.entries().get(name)
+            stands = entry is not None and entry.specification().items() <= own.items()
+            lines.append(f" ({entry.fidelity})\n" if entry and stands else "\n")
     return "".join(lines)
 
 

@@ -15,17 +15,29 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue
 from torch import Tensor
 
-from xconsensus import datasets
+from xconsensus import catalogue, datasets
 from xconsensus.committee import Member, Network, build, fill, head_tensors, members_of, read_weights
 from xconsensus.datasets import Record
 from xconsensus.datasets.images import center_crop, fit, short_edge
-from xconsensus.errors import InputError, MissingStageError, check_type
+from xconsensus.errors import InputError, MissingStageError, check_type, nearest
 from xconsensus.memory import keep_freed_memory
 from xconsensus.progress import MODES, log
 from xconsensus.store import Shards, Store, check_settings, flat, read_csv, read_header, read_tensors, remove
 
 # keys of the dataset group that do not change an image's pixels
-_NOT_OF_AN_IMAGE = ("name", "root", "masks", "mask_threshold", "classes", "splits", "explain_split")
+_NOT_OF_AN_IMAGE = (
+    "name",
+    "root",
+    "download",
+    "devkit",
+    "masks",
+    "mask_threshold",
+    "mask_tolerance",
+    "mask_values",
+    "classes",
+    "splits",
+    "explain_split",
+)
 _OF_LOADER_ONLY = ("name", "loader", "size", "explain_split")
 # whole numbers of at least 1; null where that stands for no limit
 _COUNTS = (
@@ -79,18 +91,19 @@ class Context:
         self.finetune: bool = committee["finetune"]
         # the whole committee, its weights where training starts from
         self.initial = members_of(
-            committee.get("members") or {},
+            catalogue.specifications(committee),
             defaults=committee["member_defaults"],
             size=self.size,
             resize=self.resize,
             weights_dir=committee["weights_dir"],
         )
-        only = committee["only"]
         names = [member.name for member in self.initial]
-        for name in only or []:
-            if name not in names:
-                raise InputError(f"committee.only: {self.committee} has no member {name}; it has {', '.join(names)}")
-        self.only = set(only or names)
+        for key in ("only", "scored"):
+            for name in committee[key] or []:
+                if name not in names:
+                    raise InputError(f"committee.{key}: {self.committee} has no member {name}{nearest(name, names)}")
+        self.only = set(committee["only"] or names)
+        self.scored = [name for name in names if name in (committee["scored"] or names)]
         for member in self.initial:
             if not (self.finetune or member.weights or member.pretrained or member.library == "module"):
                 raise InputError(
@@ -150,14 +163,16 @@ class Context:
         """The object's mask on the explained image, (size, size)."""
         return fit(self.dataset.mask(record).astype(np.uint8), self.resize, self.size, "nearest").astype(bool)
 
-    def readable(self, records: Sequence[Record]) -> list[Record]:
-        """``records`` whose images can be read; asks only when unreadable ones are to be skipped, and counts them."""
+    def readable(self, records: Sequence[Record], masks: bool = False) -> list[Record]:
+        """``records`` whose images (and ``masks``) can be used, the others counted, if those are to be skipped."""
         if self.config["on_bad_image"] == "stop":
             return list(records)
         kept = []
         for record in records:
             try:
                 self.pixels(record, self.resize)
+                if masks:
+                    self.dataset.mask(record)
                 kept.append(record)
             except InputError as error:
                 log.info(f"skipped: {error}")

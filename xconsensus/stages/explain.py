@@ -65,11 +65,11 @@ def _choose_images(context: Context) -> list[Record]:
     if context.usable(path, lambda: check_settings(path, read_settings(path), settings)):
         return context.chosen()
     if options["only_correct"] == "none":
-        right = context.readable(candidates)
+        right = candidates
     else:
         right = _right(context, members, candidates, options["only_correct"])
+    right = context.readable(right, masks=context.dataset.has_masks)
     chosen = choose(right, options["sample"], options["images"], options["per_class"], context.seed)
-    chosen = context.readable(chosen)
     if context.dataset.has_masks:
         for record in chosen:
             context.dataset.mask(record)  # a wrong mask is better found before the hours than after

@@ -1,0 +1,105 @@
+"""What timm and torchvision know: which models exist, their weights tags, and the preprocessing of each tag.
+
+``tag`` is a weights tag of the library, or True for its default. Every error names the member at fault, ``name``.
+Nothing here builds a network or downloads.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from xconsensus.errors import InputError, nearest
+
+# torchvision's models whose weights were trained on inputs in -1..1, and beside two or one auxiliary heads.
+WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
+
+
+def check_model(name: str, library: str, model: str) -> None:
+    """InputError unless timm or torchvision has the model."""
+    from xconsensus.compat import torchvision  # noqa: I001  (timm imports torchvision)
+    import timm
+
+    if library == "timm":
+        if not timm.is_model(model.split(".")[0]):
+            raise InputError(f"member {name}: timm has no model {model!r}{nearest(model, timm.list_models())}")
+    else:
+        known = torchvision.models.list_models(module=torchvision.models)
+        if model not in known:
+            raise InputError(f"member {name}: torchvision has no model {model!r}{nearest(model, known)}")
+
+
+def preprocessing(name: str, library: str, model: str, tag: str | bool) -> dict[str, Any]:
+    """What the weights expect: input_size, resize (pixels), mean, std (RGB, 0..1), interpolation; kwargs of the model.
+
+    Raises InputError for a tag that does not exist, with the nearest that do.
+    """
+    kwargs: dict[str, Any] = {}
+    match library:
+        case "timm":
+            cfg = _timm_cfg(name, model, tag)
+            size = cfg.input_size[-1]
+            resize, interpolation = math.floor(size / cfg.crop_pct), cfg.interpolation  # rounded as timm does
+            mean, std = cfg.mean, cfg.std
+        case "torchvision":
+            transforms = torchvision_weights(name, model, tag).transforms()
+            (size,), (resize,) = transforms.crop_size, transforms.resize_size
+            mean, std, interpolation = transforms.mean, transforms.std, transforms.interpolation.value
+            if model in WITH_AUXILIARY_HEADS:
+                kwargs = {"aux_logits": False, "transform_input": True}
+        case _:
+            raise InputError(f"member {name}: library={library} has no pretrained weights, use weights=FILE")
+    found = {"input_size": size, "resize": resize, "mean": mean, "std": std, "interpolation": interpolation}
+    return {**found, "kwargs": kwargs}
+
+
+def how_to_get(name: str, library: str, model: str, tag: str | bool) -> str:
+    """What to do about weights that cannot be downloaded: which file to fetch, and where to put it."""
+    if library == "timm":
+        cfg = _timm_cfg(name, model, tag)
+        weights, file, source = timm_name(model, tag), cfg.url, cfg.url
+        if cfg.hf_hub_id:
+            file = cfg.hf_hub_filename or "model.safetensors"
+            source = f"{file} of {cfg.hf_hub_id} on the Hugging Face hub"
+    else:
+        found = torchvision_weights(name, model, tag)
+        weights, file, source = str(found), found.url, found.url
+    place = f"<committee.weights_dir>/{name}{Path(file).suffix}"
+    return f"{library} cannot provide the weights {weights}: fetch {source} elsewhere and put it at {place}"
+
+
+def local_file(name: str, folder: Path) -> str | None:
+    """The file in ``folder`` that holds the member's pretrained weights by its name, None without one."""
+    paths = (folder / f"{name}{suffix}" for suffix in (".safetensors", ".pth", ".pt"))
+    return next((str(path) for path in paths if path.is_file()), None)
+
+
+def timm_name(model: str, tag: str | bool) -> str:
+    """The model as timm names it with its weights."""
+    return f"{model}.{tag}" if isinstance(tag, str) else model
+
+
+def torchvision_weights(name: str, model: str, tag: str | bool) -> Any:
+    """The tag as a member of torchvision's Weights enum; InputError for one that does not exist."""
+    from xconsensus.compat import torchvision
+
+    tags = torchvision.models.get_model_weights(model)
+    if tag is True:
+        return tags.DEFAULT
+    if tag not in tags.__members__:
+        known = nearest(str(tag), tags.__members__)
+        raise InputError(f"member {name}: torchvision has no weights pretrained={tag} of {model}{known}")
+    return tags[tag]
+
+
+def _timm_cfg(name: str, model: str, tag: str | bool) -> Any:
+    from xconsensus.compat import torchvision  # noqa: F401, I001  (timm imports torchvision)
+    import timm
+
+    try:
+        cfg = timm.get_pretrained_cfg(timm_name(model, tag))
+    except RuntimeError:
+        cfg = None
+    if cfg is None or not cfg.has_weights:
+        known = [known.partition(".")[2] for known in timm.list_pretrained(f"{model.split('.')[0]}.*")]
+        raise InputError(f"member {name}: timm has no weights pretrained={tag} of {model}{nearest(str(tag), known)}")
+    return cfg
