@@ -78,7 +78,10 @@ def _run(stage: str) -> None:
         if (hydra_config := HydraConfig.get()).mode == RunMode.MULTIRUN:
             log.info(f"job {hydra_config.job.num}: {hydra_config.job.override_dirname or 'defaults'}")
         try:
-            importlib.import_module(f"xconsensus.stages.{stage}").run(config)
+            if config.source not in ("run", "published"):
+                raise InputError(f"source={config.source} is neither run nor published")
+            module = "published" if (stage, config.source) == ("plot", "published") else stage
+            importlib.import_module(f"xconsensus.stages.{module}").run(config)
         except InputError as error:  # kept from Hydra, which would print a traceback, and from ending a sweep
             failed.append(str(error))
             log.error(f"error: {error}")

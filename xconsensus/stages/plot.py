@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from xconsensus import figures, tables
+from xconsensus.comparison import comparison
 from xconsensus.consensus import VOTES
 from xconsensus.datasets import Record
 from xconsensus.errors import InputError, nearest
@@ -37,6 +38,12 @@ def run(config: DictConfig) -> None:
     """The stage; see the module. Prints the tables and where everything is."""
     contexts = [Context(each) for each in each_explainer(config).values()]
     context, options = contexts[0], contexts[0].config["plot"]
+    if only := context.config["figure"]:
+        options = {
+            **options,
+            "figures": [only] if only not in TABLES else [],
+            "tables": [only] if only in TABLES else [],
+        }
     for kind, known in (("figures", FIGURES), ("tables", TABLES)):
         for name in options[kind]:
             if name not in known:
@@ -64,12 +71,15 @@ def run(config: DictConfig) -> None:
             continue
         made += _write_table(context, name, TABLES[name](by_explainer))
     made += _write_table(context, "correlations", correlations)
+    beside = comparison(by_explainer, context.config["score"]["level"])
+    made += _write_table(context, "comparison", beside)
     if "table2" in options["tables"]:
         print(f"\n{_caption(scored)}\n\n{tables.to_text(tables.table2(by_explainer))}")
         voted = next(iter(by_explainer.values()))["majority_vote_accuracy"].iloc[-1]
         print(f"Row consensus: ensemble by averaged probabilities; by majority vote its accuracy is {voted:.3f}.\n")
         print(f"Correlations over the members, with {context.config['score']['level']:.0%} intervals\n")
         print(tables.to_text(correlations))
+        print(f"Beside the paper\n\n{tables.to_text(beside)}")
     print("\n".join(map(str, made)))
 
 
