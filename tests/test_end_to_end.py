@@ -93,7 +93,11 @@ def test_the_disk_holds_what_the_contract_says_and_nothing_else(root: Path) -> N
             for name in ("members.csv", "members.json", "images.csv", "correlations.csv")
         ),
         *(f"figures/quartet/{figure}{suffix}" for figure in figures for suffix in (".png", ".pdf")),
-        *(f"tables/quartet/{table}.{kind}" for table in ("table2", "correlations", "comparison") for kind in ("csv", "md", "tex")),
+        *(
+            f"tables/quartet/{table}.{kind}"
+            for table in ("table2", "correlations", "comparison")
+            for kind in ("csv", "md", "tex")
+        ),
         "tables/quartet/fig08.csv",
     }
     found = {path: path.relative_to(root) for path in root.rglob("*") if path.is_file()}

@@ -20,7 +20,8 @@ def comparison(members: Mapping[str, pd.DataFrame], level: float = 0.95) -> pd.D
     (members), agrees: yes where both have the same sign and the interval excludes 0, "sign only" where the interval
     holds 0 or there is none, no otherwise.
     """
-    precisions = [name for name, table in members.items() if table["mean_average_precision"].notna().any()]
+    column = "mean_average_precision"
+    precisions = [name for name, table in members.items() if column in table and table[column].notna().any()]
     dataset = "cub200" if precisions else "imagenet"
     rows = _correlations(members, dataset, level)
     paper = published.members(dataset)
