@@ -337,3 +337,13 @@ def test_without_masks_there_is_no_map_and_figure_2_takes_the_place_of_3(photogr
     assert {path.name for path in (root / "figures/grids").glob("*.png")} == {"fig02_1.png", "fig05.png"}
     assert all(f"{figure}: left out" in outcome.err for figure in ("fig03", "fig04", "fig08", "fig10"))
     assert "mAP" not in outcome.out
+
+
+def test_only_the_scored_members_are_shown_while_all_vote(quartet_copy: Project) -> None:
+    (path,) = quartet_copy.outputs.rglob("scores/quartet/lime/members.csv")
+    before = pd.read_csv(path)
+    arguments = ("score", "explainer=lime", "committee.scored=[byob,resnet]")
+    assert "scored" in quartet_copy.run(*arguments).errors[0]
+    quartet_copy.done(*arguments, "overwrite=true")
+    kept = before["member"].isin(["resnet", "byob", "consensus"])
+    pd.testing.assert_frame_equal(pd.read_csv(path), before[kept].reset_index(drop=True))

@@ -178,7 +178,9 @@ def _title(explainer: str) -> str:
 def _caption(scored: Mapping[str, Scored]) -> str:
     context = next(iter(scored.values())).context
     names = " and ".join(map(_title, scored))
-    return f"{context.store.dataset}: {len(context.chosen())} images, {len(context.initial)} members, {names}"
+    whole = len(context.initial)
+    shown = f"{len(context.scored)} of {whole} members" if len(context.scored) < whole else f"{whole} members"
+    return f"{context.store.dataset}: {len(context.chosen())} images, {shown}, {names}"
 
 
 def _write_table(context: Context, name: str, table: pd.DataFrame) -> list[Path]:

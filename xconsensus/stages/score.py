@@ -39,6 +39,7 @@ def run(config: DictConfig) -> None:
         "similarity": vars(similarity),
         "score": context.config["score"],
         "images": len(ids),
+        "scored": context.scored,
         "seed": context.seed,
     }
     path = folder / "members.csv"
@@ -55,6 +56,7 @@ def run(config: DictConfig) -> None:
             count.add(len(records[part]))
     accuracies = ensemble_accuracy((probabilities, labels) for _, probabilities, labels in predictions)
     members = _members_table(context, accuracies, similarities, precisions)
+    members = members[members["member"].isin([*context.scored, ENSEMBLE])]
     write_csv(folder / "images.csv", _images_table(ids, names, similarities, precisions))
     write_csv(folder / "correlations.csv", correlations_table(members, context.config["score"]["level"]))
     write_csv(path, members, settings)
