@@ -1,6 +1,7 @@
 """The command line: help, lists, completion, config folders, dry runs, sweeps and exit codes."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -223,3 +224,19 @@ def test_a_reader_that_has_read_enough_is_no_error() -> None:
     outcome = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
     assert (outcome.returncode, outcome.stderr) == (141, "")
+
+
+def test_a_dry_run_downloads_no_weights(photographs: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    from xconsensus.compat import torchvision  # noqa: F401, I001  (timm imports torchvision)
+    import timm
+
+    create = timm.create_model
+
+    def without_weights(*arguments: object, pretrained: bool = False, **kwargs: object) -> object:
+        assert not pretrained
+        return create(*arguments, pretrained=pretrained, **kwargs)
+
+    monkeypatch.setattr(timm, "create_model", without_weights)
+    spec = "+committee.members.small={library: timm, model: test_resnet, pretrained: r160_in1k}"
+    text = photographs.done("finetune", spec, "dry_run=true").err
+    assert re.search(r"  small: 0\.\d+ M parameters, as it is", text)

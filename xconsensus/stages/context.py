@@ -138,6 +138,11 @@ class Context:
             fill(model, member, read_weights(Path(member.weights), member.name), member.weights, head)
         return Network(member, model).to(self.device)
 
+    def rehearsal(self, member: Member) -> Network:
+        """The network of a dry run, which downloads nothing: random weights in place of those it would fetch."""
+        fetched = member.pretrained and not member.pretrained_file
+        return self.network(replace(member, pretrained=False) if fetched else member)
+
     def needs(self, stage: str, lack: str) -> MissingStageError:
         """The error of a lack that an earlier stage would fill."""
         return MissingStageError(f"{lack}: run xconsensus {stage} with the same settings first")

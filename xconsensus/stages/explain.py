@@ -184,7 +184,7 @@ def _plan(context: Context, explainer: Explainer, records: list[Record]) -> None
         with failures.of(member.name):
             ready = context.ready(member)
             todo = len(context.missing(context.explanations(ready), [record.image_id for record in records]))
-            cost = _seconds_a_pass(context, context.network(ready), backward > 0)
+            cost = _seconds_a_pass(context, context.rehearsal(ready), backward > 0)
             estimate = todo * max(forward, backward) * cost
             log.info(f"  {member.name}: {todo} images to explain, {len(records) - todo} done, about {estimate:.0f} s")
             total, seconds = total + todo, seconds + estimate

@@ -164,9 +164,9 @@ def _plan(
         with failures.of(member.name):
             path = context.store.weights(member.name)
             if context.finetune and _made(context, path, _settings(context, member, recipe, len(training))):
-                network, todo = context.network(context.ready(member)), "trained already"
+                network, todo = context.rehearsal(context.ready(member)), "trained already"
             else:
-                network = context.network(member)
+                network = context.rehearsal(member)
                 todo = f"to train, {recipe.epochs} epochs of {len(training)} images" if context.finetune else "as it is"
             parameters = sum(tensor.numel() for tensor in network.model.parameters())
             size += parameters * 4 if todo.startswith("to train") else 0
