@@ -99,8 +99,10 @@ def _exit_on(action: Callable[[], None]) -> None:
     from xconsensus.errors import InputError
 
     try:
-        action()
-        sys.stdout.flush()
+        try:
+            action()
+        finally:  # also when Hydra exits by itself; left to the interpreter, a failing flush ends in a traceback
+            sys.stdout.flush()
     except BrokenPipeError:  # `| head` has read enough; 141 is what a shell shows for that signal
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
