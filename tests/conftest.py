@@ -12,6 +12,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+import torch
 from hydra.core.global_hydra import GlobalHydra
 from numpy.typing import NDArray
 from PIL import Image
@@ -267,3 +268,12 @@ def _photographs(folder: Path) -> Project:
         "plot.gallery=1",
     )
     return Project(folder, arguments)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Arithmetic this small waits for a second thread longer than it computes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -16,16 +15,9 @@ from xconsensus.explainers.explanation import Image
 from xconsensus.explainers.smoothgrad import gradients
 from xconsensus.seeding import generator
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SIZE, MEAN, STD = 24, (0.5, 0.45, 0.4), (0.2, 0.25, 0.3)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Arithmetic this small waits for a second thread longer than it computes."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def network_of(model: nn.Module, input_size: int = SIZE) -> Network:

@@ -1,7 +1,6 @@
 import copy
 import io
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +13,8 @@ from torch import Tensor, nn
 from xconsensus.committee import Member, Network
 from xconsensus.errors import InputError
 from xconsensus.training import Images, Recipe, State, crops, split_validation, train
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SIZE, CROP, CLASSES, COUNT = 11, 8, 3, 22
 RECIPE = Recipe(
@@ -43,15 +44,6 @@ def images_of(seed: int = 0) -> Images:
     colours = rng.integers(60, 190, (CLASSES, 1, 1, 3))[labels]
     pixels = np.clip(colours + rng.normal(0, 70, (COUNT, SIZE, SIZE, 3)), 0, 255).astype(np.uint8)
     return Images(lambda index: pixels[index], labels.tolist())
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Arithmetic this small waits for a second thread longer than it computes."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def network_of(model: nn.Module, size: int = CROP) -> Network:
