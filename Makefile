@@ -5,14 +5,29 @@ EXPERIMENT ?= shapes
 ARGS ?=
 BIN := .venv/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
-RUN = $(BIN)/xconsensus run experiment=$(EXPERIMENT) $(ARGS)
+
+# EXPERIMENT=paper stands for the paper's own experiments, whose data lie below ARGS=root=FOLDER: which figure is of which
+PAPER_imagenet := fig1 fig2 fig5 fig6 fig7 fig12 fig13 table1 table2 sec452 paper
+PAPER_cub := fig3 fig4 fig5 fig6 fig8 fig10 fig14 fig15 table2 paper
+PAPER_cars := fig11 paper
+PAPER_flowers := fig11 paper
+PAPER_foods := fig11 paper
+PAPER := imagenet cub cars flowers foods
+# the experiments that make the present target
+RUNS = $(if $(filter paper,$(EXPERIMENT)),$(foreach each,$(PAPER),$(if $(filter $@,$(PAPER_$(each))),$(each))),$(EXPERIMENT))
+PANELS_paper := 'plot.panels=[cars196/cars20,flowers102/flowers20,food101/foods20]'
+SEVERAL_paper := coco
+SEVERAL_shapes := shapes_several
+# fig04 for fig4
+NAME = $(if $(filter fig1 fig2 fig3 fig4 fig5 fig6 fig7 fig8,$@),$(subst fig,fig0,$@),$@)
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce published smoke test lint format build clean
+.PHONY: help install reproduce paper published smoke test lint format build clean fig1 fig2 fig3 fig4 fig5 fig6 fig7 fig8 \
+        fig9 fig10 fig11 fig12 fig13 fig14 fig15 table1 table2 sec452
 .DELETE_ON_ERROR:
 
 help: ## list the targets
-	@sed -nE 's/^([a-z0-9 -]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
+	@sed -nE 's/^([a-z0-9 -]+):.*## (.*)/  make \1\n      \2/p' $(MAKEFILE_LIST)
 	@echo "  EXPERIMENT=NAME (default shapes) and ARGS='key=value ...' go to xconsensus; PIP_FLAGS to pip"
 
 .venv/bin/python:
@@ -34,16 +49,24 @@ help: ## list the targets
 install: .venv/.installed ## make .venv with the pinned dependencies
 
 reproduce: .venv/.installed ## the whole experiment: train, explain, vote, score, plot
-	@$(RUN)
+	@$(BIN)/xconsensus run experiment=$(EXPERIMENT) $(ARGS)
 
-fig2 fig3 fig4 fig5 fig6 fig8: fig%: .venv/.installed ## one figure of the paper, with all that it needs
-	@$(RUN) figure=fig0$*
+fig1 fig2 fig3 fig4 fig5 fig6 fig7 fig8 fig10 fig12 fig13 fig14 fig15 table1 table2 sec452: .venv/.installed ## one figure or table of the paper, with all that it needs
+	@for each in $(RUNS); do $(BIN)/xconsensus run experiment=$$each figure=$(NAME) $(ARGS) || exit; done
 
-fig10: .venv/.installed ## figure 10
-	@$(RUN) figure=fig10
+fig9: .venv/.installed ## figure 9, of images with several objects
+ifeq ($(EXPERIMENT),shapes)
+	@$(BIN)/xconsensus finetune experiment=shapes $(ARGS)
+endif
+	@$(BIN)/xconsensus run experiment=$(or $(SEVERAL_$(EXPERIMENT)),coco_sample) $(ARGS)
 
-table1 table2: .venv/.installed ## one table of the paper
-	@$(RUN) figure=$@
+fig11: .venv/.installed ## figure 11; with EXPERIMENT=paper of cars, flowers and food
+	@for each in $(RUNS); do $(BIN)/xconsensus run experiment=$$each figure=fig05 $(ARGS) || exit; done
+	@$(BIN)/xconsensus plot experiment=$(firstword $(RUNS)) figure=fig11 explainer=lime $(PANELS_$(EXPERIMENT)) $(ARGS)
+
+paper: .venv/.installed ## every figure and table; EXPERIMENT=paper runs the paper's own experiments
+	@for each in $(RUNS); do $(BIN)/xconsensus run experiment=$$each $(ARGS) || exit; done
+	@$(MAKE) --no-print-directory fig9 fig11 published
 
 published: .venv/.installed ## the figures and tables that the paper's own numbers allow, in seconds
 	@$(BIN)/xconsensus plot source=published $(ARGS)

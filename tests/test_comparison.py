@@ -15,8 +15,8 @@ def test_the_paper_beside_itself_agrees_in_every_claim() -> None:
         assert set(table["published_on"]) == {dataset}
         assert set(correlations["agrees"]) == {"yes"}
         assert len(correlations) == len(published.correlations(dataset))
-        margins = table[~table["claim"].str.startswith("r of")]
-        np.testing.assert_array_equal(margins["published"], margins["here"])
+        others = table[~table["claim"].str.startswith("r of")]
+        np.testing.assert_allclose(others["published"], others["here"])
 
 
 def run_of(sign: float, spread: float) -> dict[str, pd.DataFrame]:
@@ -36,7 +36,7 @@ def run_of(sign: float, spread: float) -> dict[str, pd.DataFrame]:
 @pytest.mark.parametrize(("sign", "spread", "agrees"), [(1, 0, "yes"), (-1, 0, "no"), (0.2, 0.02, "sign only")])
 def test_agreement_is_of_sign_and_interval(sign: float, spread: float, agrees: str) -> None:
     table = comparison(run_of(sign, spread)).set_index("claim")
-    row = table.loc["r of mean_average_precision_lime and accuracy"]
+    row = table.loc["r of mAP LIME and accuracy"]
     assert row["agrees"] == agrees
     assert row["low"] <= row["here"] <= row["high"]
     assert row["published"] == 0.927
@@ -47,3 +47,32 @@ def test_a_consensus_below_the_best_member_contradicts_the_paper() -> None:
     assert (row["agrees"], row["n"]) == ("no", 8)
     assert row["here"] == pytest.approx(0.1 - 0.64)
     assert row["published"] > 0
+
+
+def test_random_committees_stand_beside_section_452() -> None:
+    trials = {"lime": pd.DataFrame({"pearson_r": [0.9, 0.92, 0.98, 1.0]})}
+    row = comparison(run_of(1, 0), random=trials).iloc[-1]
+    assert (row["published"], row["n"], row["agrees"]) == (0.96, 4, "yes")
+    assert row["here"] == pytest.approx(0.95)
+    assert 0.9 <= row["low"] < row["high"] <= 1
+
+
+@pytest.mark.parametrize(("rise", "whole", "size", "agrees"), [(8, 30, 8, "yes"), (21, 30, 21, "no"), (8, 12, 8, "-")])
+def test_convergence_is_the_smallest_size_from_which_the_mean_stays_near(
+    rise: int, whole: int, size: int, agrees: str
+) -> None:
+    sizes = np.arange(1, whole + 1)
+    means = np.where((sizes >= rise) | (sizes == 2), 0.8, 0.7)  # near by chance at 2
+    growing = pd.DataFrame({"size": sizes, "mean_average_precision": means})
+    row = comparison(run_of(1, 0), growing=growing).iloc[-1]
+    assert (row["here"], row["n"], row["agrees"]) == (size, whole, agrees)
+
+
+def test_the_order_of_table_1_is_compared_among_the_models_that_are_there() -> None:
+    table = pd.DataFrame(
+        {"member": ["AlexNet", "vgg16", "DenseNet161", "other", "consensus"], "family": "f", "accuracy": 0.5}
+        | {"consensus_score": [0.7, 0.5, 0.6, 0.9, np.nan]}
+    )
+    row = comparison({"lime": table}).iloc[-1]
+    assert (row["n"], row["published"]) == (3, 1)
+    assert row["here"] == pytest.approx(-1 / 3)  # one of the three pairs is in the published order

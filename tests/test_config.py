@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from xconsensus.catalogue import specifications
 from xconsensus.cli import STAGES
 from xconsensus.explainers import METHODS, make
-from xconsensus.stages.plot import FIGURES, TABLES
+from xconsensus.stages.drawings import FIGURES, TABLES
 
 CONF = Path(__file__).parents[1] / "conf"
 FILES = [

@@ -1,6 +1,7 @@
 """One small committee through all stages, its results worked out again from the stored tensors with numpy."""
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def root(quartet: Project) -> Path:
 
 
 def test_the_disk_holds_what_the_contract_says_and_nothing_else(root: Path) -> None:
-    figures = ("fig03_1", "fig04", "fig05", "fig06", "fig08", "fig10")
+    figures = ("fig01", "fig03_1", "fig04", "fig05", "fig06", "fig08", "fig10", "fig14", "fig15")
     expected = {
         *(f"weights/{member}{suffix}" for member in MEMBERS for suffix in (".safetensors", ".json")),
         *(f"predictions/{split}/{member}.safetensors" for split in ("test", "explain") for member in MEMBERS),
@@ -95,7 +96,7 @@ def test_the_disk_holds_what_the_contract_says_and_nothing_else(root: Path) -> N
         *(f"figures/quartet/{figure}{suffix}" for figure in figures for suffix in (".png", ".pdf")),
         *(
             f"tables/quartet/{table}.{kind}"
-            for table in ("table2", "correlations", "comparison")
+            for table in ("table2", "correlations", "sigma", "comparison")
             for kind in ("csv", "md", "tex")
         ),
         "tables/quartet/fig08.csv",
@@ -334,9 +335,36 @@ def test_without_masks_there_is_no_map_and_figure_2_takes_the_place_of_3(photogr
     outcome = photographs.done("plot", "dataset.masks=null", "explainers=[lime]")
     root = photographs.outputs / "pets"
     assert "mean_average_precision" not in pd.read_csv(root / "scores/grids/lime/members.csv")
-    assert {path.name for path in (root / "figures/grids").glob("*.png")} == {"fig02_1.png", "fig05.png"}
-    assert all(f"{figure}: left out" in outcome.err for figure in ("fig03", "fig04", "fig08", "fig10"))
+    drawn = {path.stem for path in (root / "figures/grids").glob("*.png")}
+    assert drawn == {"fig01", "fig02_1", "fig05", "fig12"}
+    assert "left out: fig03, fig04, fig08, fig10, fig14, fig15, the data set has no masks" in outcome.err
     assert "mAP" not in outcome.out
+
+
+def test_a_figure_asked_for_is_drawn_or_the_reason_is_an_error(quartet_copy: Project) -> None:
+    folder = quartet_copy.outputs / "shapes/figures/quartet"
+    shutil.rmtree(folder)
+    quartet_copy.done("plot", "figure=fig12", "explainers=[lime]")
+    assert [path.name for path in sorted(folder.iterdir())] == ["fig12.pdf", "fig12.png"]
+    outcome = quartet_copy.run("plot", "figure=fig13", "explainers=[lime]")
+    assert outcome.errors == ["error: figure=fig13 cannot be drawn here: no explainer works on pixels"]
+
+
+def test_figure_7_scores_a_family_by_its_own_vote_and_by_everybody_s(quartet_copy: Project) -> None:
+    quartet_copy.done("plot", "plot.family=[shuffle,resnet]", "figure=fig07")
+    root = quartet_copy.outputs / "shapes"
+    panels = dict(iter(pd.read_csv(root / "tables/quartet/fig07.csv").groupby("panel", sort=False)))
+    voters = [(explainer, names) for explainer in EXPLAINERS for names in (("shuffle", "resnet"), MEMBERS)]
+    for (explainer, names), table in zip(voters, panels.values(), strict=True):
+        own = explanations(root, explainer)
+        assert list(table["member"]) == ["shuffle", "resnet"]
+        for row in table.to_dict("records"):
+            found = [
+                similarity(explainer, values, np.mean([ballot(explainer, own[v][image]) for v in names], 0))
+                for image, values in own[row["member"]].items()
+            ]
+            assert row["consensus_score"] == pytest.approx(np.mean(found), rel=1e-3)
+            assert row["consensus_score_low"] <= row["consensus_score"] <= row["consensus_score_high"]
 
 
 def test_only_the_scored_members_are_shown_while_all_vote(quartet_copy: Project) -> None:

@@ -190,6 +190,27 @@ def test_type_is_7_points_at_least_and_all_of_it_is_on_the_page(size: int) -> No
             assert all(axes.get_tightbbox().y0 >= legend.y1 - 1 for axes in drawn.axes)  # type: ignore[union-attr]
 
 
+def test_the_steps_show_each_member_twice_with_its_similarity() -> None:
+    tiles = [figures.Tile(f"member_{i}", np.ones((30, 40))) for i in range(3)]
+    drawn = figures.fig01(IMAGE, tiles, np.ones((30, 40)), [0.25, 1.0, -0.5], "caption")
+    titles = [axes.get_title() for axes in drawn.axes]
+    assert {title: titles.count(title) for title in titles} == {"Image": 1, "Consensus": 1} | {
+        tile.name: 2 for tile in tiles
+    }
+    bars = [axes.patches[0].get_width() for axes in drawn.axes if axes.patches]  # type: ignore[attr-defined]
+    assert bars == [0.25, 1.0, -0.5]
+    boxes = [axes.get_position() for axes in drawn.axes]
+    assert not any(box.count_overlaps(boxes[:index]) for index, box in enumerate(boxes))
+
+
+def test_section_452_has_a_point_a_committee_and_the_mean() -> None:
+    table = pd.DataFrame({"trial": range(4), "size": [5, 6, 6, 8], "pearson_r": [0.9, 0.95, 1.0, 0.75]})
+    drawn = figures.sec452({"lime": table, "smoothgrad": table})
+    points, mean = drawn.axes[1].lines
+    np.testing.assert_array_equal(points.get_xydata(), table[["size", "pearson_r"]])
+    assert list(mean.get_ydata()) == [pytest.approx(0.9)] * 2  # type: ignore[arg-type]
+
+
 def test_figures_save_as_vector_and_bitmap() -> None:
     for form, start in (("pdf", b"%PDF"), ("png", b"\x89PNG")):
         buffer = io.BytesIO()
@@ -245,7 +266,7 @@ def gallery_of(members: int, caption: str = "") -> Figure:
     rng = np.random.default_rng(members)
     tiles = [figures.Tile(f"a_member_of_long_name_{i}", rng.normal(size=(30, 40)), i / 99) for i in range(members)]
     last = figures.Tile("consensus", rng.random((30, 40)), float("nan"))
-    return figures.gallery(IMAGE, [("LIME", [*tiles, last]), ("SmoothGrad", [*tiles, last])], caption=caption)
+    return figures.gallery([figures.Row(label, IMAGE, [*tiles, last]) for label in ("LIME", "SmoothGrad")], caption)
 
 
 @pytest.mark.parametrize("members", [1, 5, 12, 20])
@@ -272,11 +293,9 @@ def test_the_gallery_writes_average_precision_and_note_where_known() -> None:
         figures.Tile("b", explanation),
         figures.Tile("c", explanation),
     ]
-    drawn = figures.gallery(IMAGE, [("LIME", tiles)], mask=explanation > 0)
+    drawn = figures.gallery([figures.Row("LIME", IMAGE, tiles, [explanation > 0])])
     labels = {axes.get_title(): axes.get_xlabel() for axes in drawn.axes}
     assert labels == {"Image": "", "a": "AP 0.712\ncat 0.93", "b": "", "Consensus": ""}
-    plain = figures.gallery(IMAGE, [("LIME", [tuple(tile) for tile in tiles])])  # type: ignore[misc]
-    assert {axes.get_title(): axes.get_xlabel() for axes in plain.axes} == labels
 
 
 def test_heat_colours_positive_evidence_only() -> None:
@@ -307,7 +326,7 @@ def test_heat_ignores_scale_and_single_extreme_pixels() -> None:
 
 def test_the_gallery_refuses_nothing_and_maps_of_another_size() -> None:
     tile = figures.Tile("small", np.ones((10, 10)))
-    with pytest.raises(InputError, match="at least one explainer"):
-        figures.gallery(IMAGE, [("LIME", [tile])])
+    with pytest.raises(InputError, match="at least one row"):
+        figures.gallery([figures.Row("LIME", IMAGE, [tile])])
     with pytest.raises(InputError, match=re.escape("map of small is (10, 10), the image (30, 40)")):
-        figures.gallery(IMAGE, [("LIME", [tile, tile])])
+        figures.gallery([figures.Row("LIME", IMAGE, [tile, tile])])

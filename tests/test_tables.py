@@ -144,3 +144,27 @@ def test_names_of_columns_read_as_words_in_cells_too() -> None:
     text = tables.to_text(tables.correlations({"smoothgrad": scores(0)}))
     assert "mAP SmoothGrad" in text
     assert "_" not in text
+
+
+def test_sigma_halved_and_doubled_equals_the_similarity_computed_anew() -> None:
+    rng = np.random.default_rng(0)
+    distances = rng.uniform(3, 9, (6, 5))
+    names = [f"m{i}" for i in range(5)]
+
+    def table(sigma: float) -> pd.DataFrame:
+        rows = [
+            (i, name, np.exp(-((d / sigma) ** 2) / 2))
+            for i, row in enumerate(distances)
+            for name, d in zip(names, row, strict=True)
+        ]
+        rows += [(i, "consensus", np.nan) for i in range(6)]
+        return pd.DataFrame(rows, columns=["image_id", "member", "similarity"])
+
+    members = pd.DataFrame({"member": [*names, "consensus"], "accuracy": [*rng.random(5), 0.9]})
+    found = tables.sigma(table(4.0), members, 4.0).set_index("sigma")
+    assert list(found.index) == [2.0, 4.0, 8.0]
+    for sigma in (2.0, 4.0, 8.0):
+        scores = table(sigma).groupby("member")["similarity"].mean()[names]
+        assert found["median_score"][sigma] == pytest.approx(scores.median())
+        assert found["pearson_r"][sigma] == pytest.approx(np.corrcoef(scores, members["accuracy"][:5])[0, 1])
+    assert found["rank_agreement"][4.0] == pytest.approx(1)

@@ -78,7 +78,26 @@ class Similarity:
         """Similarity (...) of float64 explanations (..., K) to the consensus (K,)."""
         if self.name == "cosine":
             return cosine(explanation, consensus)
-        return rbf(explanation, consensus, self.sigma * (consensus.numel() / self.sigma_pixels) ** 0.5)
+        return rbf(explanation, consensus, self._scaled(consensus.numel()))
+
+    def to_means(self, explanations: Tensor, ballots: Tensor, weights: Tensor) -> Tensor:
+        """Similarities (t, f) of explanations (f, K) to t consensuses, each a mean of ballots, weights (t, m) @ (m, K).
+
+        Only inner products of the (f + m) vectors are taken over the K dimensions: beyond those, a committee costs
+        m * (m + f) multiplications whatever K is, so thousands of committees of pixel maps take seconds. float64.
+        """
+        own = explanations if self.name == "cosine" else min_max(explanations)
+        dots = weights @ (ballots @ own.T)
+        squares = ((weights @ (ballots @ ballots.T)) * weights).sum(1, keepdim=True)
+        own_squares = own.square().sum(1)
+        if self.name == "cosine":
+            norms = (squares * own_squares).sqrt()
+            return torch.where(norms > 0, dots / norms, 0.0)
+        distances = (squares - 2 * dots + own_squares).clamp_min(0)
+        return torch.exp(-distances / (2 * self._scaled(ballots.shape[1]) ** 2))
+
+    def _scaled(self, pixels: int) -> float:
+        return float(self.sigma * (pixels / self.sigma_pixels) ** 0.5)
 
 
 SIMILARITIES = ("cosine", "rbf")

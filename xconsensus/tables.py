@@ -41,11 +41,17 @@ def table1(members: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
             name = f"Consensus {EXPLAINERS.get(explainer, explainer)} (paper)"
             rows[name] = _ranked(paper[f"consensus_score_{explainer}"])
     for explainer, table in members.items():
-        own = table.set_index(table["member"].map(_bare))["consensus_score"]
-        own = own[~own.index.duplicated()].reindex([_bare(model) for model in paper.index])
-        rows[f"Consensus {EXPLAINERS.get(explainer, explainer)} (here)"] = _ranked(own)
+        rows[f"Consensus {EXPLAINERS.get(explainer, explainer)} (here)"] = _ranked(table1_scores(table))
     table = pd.DataFrame.from_dict(rows, orient="index", columns=list(paper.index))
     return table.rename_axis(index="measure").reset_index()
+
+
+def table1_scores(table: pd.DataFrame) -> "pd.Series[float]":
+    """Consensus scores of table 1's five models in a members table, by the paper's names; NaN of those it lacks."""
+    paper = published.table1()["model"]
+    own = table.set_index(table["member"].map(_bare))["consensus_score"]
+    own = own[~own.index.duplicated()].reindex([_bare(model) for model in paper])
+    return own.set_axis(list(paper))
 
 
 def table1_members(names: Iterable[str]) -> list[str]:
@@ -114,6 +120,31 @@ def correlations(members: Mapping[str, pd.DataFrame], dataset: str | None = None
     return result
 
 
+def sigma(images: pd.DataFrame, members: pd.DataFrame, sigma: float) -> pd.DataFrame:
+    """What the RBF similarity's sigma does to consensus scores: halved, as it is, and doubled.
+
+    ``images`` has similarity of each image_id and member at ``sigma``. The similarity exp(-d^2 / (2 sigma^2)) at
+    factor f times sigma is its power 1 / f^2: nothing is compared anew.
+
+    Returns one row a sigma: sigma, median_score and the lowest and highest of the members, pearson_r and spearman_r
+    of score and accuracy, and rank_agreement, Spearman's with the scores at ``sigma``.
+    """
+    own = images[images["member"] != ENSEMBLE]
+    accuracy = members.set_index("member")["accuracy"]
+    scores = {
+        factor: (own["similarity"] ** factor**-2).groupby(own["member"]).mean().reindex(accuracy.index.drop(ENSEMBLE))
+        for factor in (0.5, 1.0, 2.0)
+    }
+    rows = []
+    for factor, score in scores.items():
+        with_accuracy = correlation(score, accuracy[score.index])
+        agreement = correlation(score, scores[1.0]).spearman_r
+        values = (float(score.median()), float(score.min()), float(score.max()))
+        rows.append((factor * sigma, *values, with_accuracy.pearson_r, with_accuracy.spearman_r, agreement))
+    columns = ["sigma", "median_score", "lowest_score", "highest_score", "pearson_r", "spearman_r", "rank_agreement"]
+    return pd.DataFrame(rows, columns=columns)
+
+
 def to_text(table: pd.DataFrame) -> str:
     """The table as aligned plain text: headings, a rule, one line a row; no index."""
     lines = _cells(table, str)
@@ -146,12 +177,13 @@ def _cells(table: pd.DataFrame, escape: Callable[[str], str]) -> list[list[str]]
     """Headings, then rows, as escaped text: numbers formatted, names of columns (also as cells x, y) in words."""
     columns = []
     for name in table:
-        show = _heading if name in ("x", "y") else _text
-        columns.append([escape(_heading(str(name))), *(escape(show(cell)) for cell in table[name])])
+        show = heading if name in ("x", "y") else _text
+        columns.append([escape(heading(str(name))), *(escape(show(cell)) for cell in table[name])])
     return [list(line) for line in zip(*columns, strict=True)]
 
 
-def _heading(column: str) -> str:
+def heading(column: str) -> str:
+    """A column's name in words, as tables show it."""
     words = column.replace("_", " ")
     for plain, proper in _WORDS.items():
         words = re.sub(rf"\b{plain}\b", proper, words)

@@ -1,6 +1,7 @@
 """Photographs in class folders, with an optional folder of masks beside them."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -96,6 +97,16 @@ def imagenet_wnids() -> list[str]:
     from timm.data import ImageNetInfo
 
     return list(ImageNetInfo("imagenet-1k").label_names())
+
+
+def readable(name: str) -> str:
+    """A class name for people: "tabby" for ImageNet's n02123045, any other name as it is."""
+    if not re.fullmatch(r"n\d{8}", name):
+        return name
+    from xconsensus.compat import torchvision  # noqa: F401, I001  (timm imports torchvision)
+    from timm.data import ImageNetInfo
+
+    return str(ImageNetInfo("imagenet-22k").label_name_to_description(name)).split(",")[0]
 
 
 def _class_folders(folder: Path) -> list[str]:

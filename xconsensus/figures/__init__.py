@@ -3,8 +3,9 @@
 ``figure.savefig("fig05.pdf")`` saves one. Sizes are those in print: 7 inches wide (one panel 3.5), type >= 7 pt.
 """
 
-from xconsensus.figures.curves import fig08
-from xconsensus.figures.gallery import Tile, gallery
+from xconsensus.figures.curves import fig08, sec452
+from xconsensus.figures.gallery import COLUMNS, Row, Tile, gallery
 from xconsensus.figures.scatter import fig04, fig05, fig06, fig10
+from xconsensus.figures.steps import fig01
 
-__all__ = ["Tile", "fig04", "fig05", "fig06", "fig08", "fig10", "gallery"]
+__all__ = ["COLUMNS", "Row", "Tile", "fig01", "fig04", "fig05", "fig06", "fig08", "fig10", "gallery", "sec452"]

@@ -1,10 +1,14 @@
-"""Curves over committee sizes (Figure 8)."""
+"""What happens with other committees: their size (Figure 8), their members (section 4.5.2)."""
+
+from collections.abc import Mapping
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from xconsensus.errors import InputError
 from xconsensus.figures import style
+from xconsensus.tables import EXPLAINERS
 
 
 def fig08(trials: pd.DataFrame, members: int, caption: str = "") -> Figure:
@@ -50,4 +54,30 @@ def fig08(trials: pd.DataFrame, members: int, caption: str = "") -> Figure:
     axes.set_ylabel("mAP of the consensus to the segmentation")
     style.tidy(axes)
     style.finish(figure, entries, caption)
+    return figure
+
+
+def sec452(trials: Mapping[str, pd.DataFrame], caption: str = "") -> Figure:
+    """How a family's consensus scores under random committees correlate with the complete one's (section 4.5.2).
+
+    ``trials`` maps an explainer's name to `experiments.agreement`'s table; a panel each, Pearson's r against size.
+
+    Raises InputError if there is no explainer.
+    """
+    if not trials:
+        raise InputError("section 4.5.2: no explainer has scores; score at least one")
+    width = style.FULL_WIDTH if len(trials) > 1 else style.COLUMN_WIDTH
+    figure = Figure(figsize=(width, 2.4))
+    panels = figure.subplots(1, len(trials), squeeze=False, sharey=True)[0]
+    for axes, (name, table) in zip(panels, trials.items(), strict=True):
+        r = table["pearson_r"]
+        axes.plot(table["size"], r, linestyle="none", marker="o", markersize=4.5, color="#0072B2", alpha=0.6)
+        axes.axhline(r.mean(), color="#D55E00", linestyle="--", linewidth=1.2)
+        axes.set_xlabel("Members of the random committee")
+        style.tidy(axes)
+        axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+        title = f"{EXPLAINERS.get(name, name)}\nmean r = {r.mean():.3f}, sd = {r.std():.3f}, {len(r)} committees"
+        axes.set_title(title, fontsize=style.SMALL, linespacing=1.3)
+    panels[0].set_ylabel("r with scores of the complete committee")
+    style.finish(figure, {}, caption)
     return figure

@@ -1,6 +1,7 @@
-"""One image as the members explain it, and their consensus (Figures 2, 3, 9, 12 to 15)."""
+"""Images as the members explain them, and their consensus (Figures 2, 3, 9, 12 to 15)."""
 
 import re
+import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from xconsensus.errors import InputError
 from xconsensus.figures import style
 
 COLUMNS = 7  # tiles a line at most, the consensus apart: names stay legible
-# Inches: the explainer's name at the side, between tiles, around all, a line of text, the widest tile.
+# Inches: the name at the side, between tiles, around all, a line of text, the widest tile.
 _SIDE, _GAP, _MARGIN, _LINE, _WIDEST = 0.2, 0.06, 0.04, 0.115, 1.3
 _FRAME = "#D55E00"
 
@@ -28,49 +29,54 @@ class Tile(NamedTuple):
     note: str = ""
 
 
-def gallery(
-    image: NDArray[np.uint8],
-    rows: Sequence[tuple[str, Sequence[Tile]]],
-    mask: NDArray[np.bool_] | None = None,
-    caption: str = "",
-) -> Figure:
-    """The image, each explainer's maps of it, and in the last column, framed, the consensus (Figs. 2, 3, 9, 12-15).
+class Row(NamedTuple):
+    """One row of the gallery: an (H, W, 3) uint8 RGB image, its maps, the consensus last, and objects' (H, W) masks."""
 
-    Parameters
-    ----------
-    image : (H, W, 3) uint8 RGB.
-    rows : (explainer's name, tiles) each; the last tile is the consensus. A plain tuple can stand for a Tile.
-    mask : (H, W) bool, the object; its outline is drawn on the image.
+    label: str
+    image: NDArray[np.uint8]
+    tiles: Sequence[Tile]
+    masks: Sequence[NDArray[np.bool_]] = ()
 
-    A map is shown as `heat`: what is negative, evidence against the class, is left out. Many members wrap into
-    several lines.
 
-    Raises InputError if there is no row, a row lacks members, or a map's size is not the image's.
+def gallery(rows: Sequence[Row], caption: str = "") -> Figure:
+    """Images, maps of each, and in the last column, framed, the consensus (Figs. 2, 3, 9, 12-15).
+
+    A map is shown as `heat`: what is negative, evidence against the class, is left out. Masks are outlined on the
+    image. Many members wrap into several lines.
+
+    Raises InputError if there is no row, a row lacks members, maps or masks have another size than their image, or
+    images differ in size.
     """
-    if not rows or any(len(tiles) < 2 for _, tiles in rows):
-        raise InputError("gallery: give at least one explainer with a member and the consensus")
-    tiles_of = [(label, [Tile(*tile) for tile in tiles]) for label, tiles in rows]
-    for label, tiles in tiles_of:
-        if wrong := [tile for tile in tiles if np.shape(tile.map) != image.shape[:2]]:
-            raise InputError(
-                f"gallery: {label} map of {wrong[0].name} is {np.shape(wrong[0].map)}, the image {image.shape[:2]}; "
-                "explain the image at one size"
-            )
-
-    cells = 1 + max(len(tiles) - 1 for _, tiles in tiles_of)
+    if not rows or any(len(row.tiles) < 2 for row in rows):
+        raise InputError("gallery: give at least one row with a member and the consensus")
+    _check_sizes(rows)
+    cells = 1 + max(len(row.tiles) - 1 for row in rows)
     lines = -(-cells // COLUMNS)
     columns = -(-cells // lines)
-    sheet = _Sheet(image.shape[0] / image.shape[1], columns, lines, tiles_of, caption)
-    for row, (label, tiles) in enumerate(tiles_of):
-        sheet.label(row, label)
-        picture = sheet.show(row, 0, image, "Image")
-        if mask is not None and np.any(mask):
-            picture.contour(mask, levels=[0.5], colors=_FRAME, linewidths=1)
-        for cell, tile in enumerate(tiles[:-1], start=1):
-            sheet.show(row, cell, heat(image, tile.map), tile.name, _below(tile))
-        sheet.show_consensus(row, heat(image, tiles[-1].map), _below(tiles[-1]))
+    sheet = _Sheet(columns, lines, rows, caption)
+    for number, row in enumerate(rows):
+        sheet.label(number, row.label)
+        picture = sheet.show(number, 0, row.image, "Image")
+        for mask in row.masks:
+            if np.any(mask):
+                picture.contour(mask, levels=[0.5], colors=_FRAME, linewidths=1)
+        for cell, tile in enumerate(row.tiles[:-1], start=1):
+            sheet.show(number, cell, heat(row.image, tile.map), tile.name, _below(tile))
+        sheet.show_consensus(number, heat(row.image, row.tiles[-1].map), _below(row.tiles[-1]))
     style.write_caption(sheet.figure, caption, style.caption_height(caption, style.FULL_WIDTH) / sheet.height)
     return sheet.figure
+
+
+def _check_sizes(rows: Sequence[Row]) -> None:
+    height, width = rows[0].image.shape[:2]
+    for row in rows:
+        named = [(tile.name, tile.map) for tile in row.tiles] + [("the mask", mask) for mask in row.masks]
+        for name, values in [("the image", row.image), *named]:
+            if np.shape(values)[:2] != (height, width):
+                raise InputError(
+                    f"gallery: {row.label} map of {name} is {np.shape(values)}, the image {(height, width)}; "
+                    "explain the images at one size"
+                )
 
 
 def _below(tile: Tile) -> list[str]:
@@ -98,16 +104,14 @@ def heat(image: NDArray[np.uint8], explanation: NDArray[np.floating]) -> NDArray
 class _Sheet:
     """Places tiles in inches: each row of the gallery has ``lines`` lines of ``columns`` cells, then the consensus."""
 
-    def __init__(
-        self, aspect: float, columns: int, lines: int, rows: Sequence[tuple[str, Sequence[Tile]]], caption: str
-    ) -> None:
+    def __init__(self, columns: int, lines: int, rows: Sequence[Row], caption: str) -> None:
         self.columns, self.lines = columns, lines
         # The consensus stands out by size too, where it has several lines' height to itself.
         self.enlarged = 1.0 if lines == 1 else 1.5
         free = style.FULL_WIDTH - 2 * _MARGIN - _SIDE - columns * _GAP
         self.width = min(free / (columns + self.enlarged), _WIDEST)
-        self.tall = self.width * aspect
-        tiles = [tile for _, row in rows for tile in row]
+        self.tall = self.width * rows[0].image.shape[0] / rows[0].image.shape[1]
+        tiles = [tile for row in rows for tile in row.tiles]
         self.above = _LINE * max(len(self._wrapped(tile.name)) for tile in tiles) + 0.04
         self.below = _LINE * max(len(_below(tile)) for tile in tiles) + 0.04
         self.pitch = self.above + self.tall + self.below
@@ -118,12 +122,12 @@ class _Sheet:
         self.left = (style.FULL_WIDTH - used) / 2
 
     def label(self, row: int, text: str) -> None:
-        """The explainer's name, upright at the left of its row."""
+        """An explainer's or class's name, upright at the left of its row."""
         middle = self.height - (row + 0.5) * self.row_pitch
         self.figure.text(
             (self.left + _SIDE / 3) / style.FULL_WIDTH,
             middle / self.height,
-            text,
+            textwrap.shorten(text, style.characters(self.row_pitch), placeholder="\N{HORIZONTAL ELLIPSIS}"),
             rotation=90,
             ha="center",
             va="center",

@@ -75,7 +75,7 @@ def _panels(
             raise InputError(f"figure: {name} has no {absent[0]}; score it again, for mAP with masks")
     own = [table[table["member"] != ENSEMBLE] for table in members.values()]
     symbols = style.symbols(pd.concat([table["family"] for table in own]))
-    columns = min(len(members), 3)
+    columns = 2 if len(members) == 4 else min(len(members), 3)
     rows = -(-len(members) // columns)
     width = style.COLUMN_WIDTH if columns == 1 else style.FULL_WIDTH
     figure = Figure(figsize=(width, rows * (0.62 * width / columns + 0.75)))

@@ -50,6 +50,9 @@ _COUNTS = (
     "explain.shard_images",
     "finetune.eval_batch_size",
     "score.bootstrap",
+    "plot.gallery",
+    "plot.gallery_members",
+    "plot.gallery_rows",
     "plot.trials",
 )
 
@@ -167,6 +170,16 @@ class Context:
     def mask(self, record: Record) -> NDArray[np.bool_]:
         """The object's mask on the explained image, (size, size)."""
         return fit(self.dataset.mask(record).astype(np.uint8), self.resize, self.size, "nearest").astype(bool)
+
+    def objects(self, record: Record) -> list[tuple[str, NDArray[np.bool_]]]:
+        """Category and mask (size, size) of each object on the explained image, if the data set tells them apart."""
+        if not hasattr(self.dataset, "instances"):
+            return []
+        found = [
+            (category, fit(mask.astype(np.uint8), self.resize, self.size, "nearest").astype(bool))
+            for category, mask in self.dataset.instances(record)
+        ]
+        return [(category, mask) for category, mask in found if mask.any()]
 
     def readable(self, records: Sequence[Record], masks: bool = False) -> list[Record]:
         """``records`` whose images (and ``masks``) can be used, the others counted, if those are to be skipped."""

@@ -25,7 +25,7 @@ ENSEMBLE = "consensus"  # the row of the committee itself
 def run(config: DictConfig) -> None:
     """The stage; see the module."""
     context = Context(config)
-    similarity = _similarity(context)
+    similarity = similarity_of(context)
     records = context.chosen()
     ids = [record.image_id for record in records]
     names = [member.name for member in context.initial]
@@ -63,7 +63,8 @@ def run(config: DictConfig) -> None:
     log.info(f"{context.config['explainer']['name']}: scores of {len(names)} members on {len(ids)} images in {folder}")
 
 
-def _similarity(context: Context) -> Similarity:
+def similarity_of(context: Context) -> Similarity:
+    """The similarity that the explainer's settings name; InputError when they cannot."""
     explainer = context.config["explainer"]
     if explainer["similarity"] not in SIMILARITIES:
         known = nearest(explainer["similarity"], SIMILARITIES)

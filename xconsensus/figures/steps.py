@@ -1,0 +1,75 @@
+"""The three steps of the method on one image (Figure 1)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import ConnectionPatch
+from numpy.typing import ArrayLike, NDArray
+
+from xconsensus.errors import InputError
+from xconsensus.figures import style
+from xconsensus.figures.gallery import Tile, heat
+
+_LARGE, _SMALL, _PITCH, _TOP = 1.25, 0.78, 1.05, 0.42  # inches: image and consensus, members, their rows, titles
+
+
+def fig01(
+    image: NDArray[np.uint8], members: Sequence[Tile], consensus: NDArray[np.floating], scores: ArrayLike, caption: str
+) -> Figure:
+    """Explain each member, let them vote, compare each with the consensus (Fig. 1).
+
+    ``image`` (H, W, 3) uint8, maps (H, W), ``scores`` each member's similarity to the consensus on this image.
+
+    Raises InputError if there is no member.
+    """
+    if not members:
+        raise InputError("figure 1: give at least one member")
+    tall = max(len(members) * _PITCH, _LARGE + 0.3)
+    height = _TOP + tall + style.caption_height(caption, style.FULL_WIDTH)
+    figure = Figure(figsize=(style.FULL_WIDTH, height))
+
+    def place(left: float, middle: float, width: float, tall: float) -> Axes:
+        """Axes in inches, ``middle`` measured from the top."""
+        low = height - middle - tall / 2
+        return figure.add_axes((left / style.FULL_WIDTH, low / height, width / style.FULL_WIDTH, tall / height))
+
+    centre = _TOP + tall / 2
+    whole = _show(place(0.1, centre, _LARGE, _LARGE), image, "Image")
+    agreed = _show(place(3.55, centre, _LARGE, _LARGE), heat(image, consensus), "Consensus")
+    agreed.spines[:].set(visible=True, color="#D55E00", linewidth=2)
+    rows = [_TOP + (row + 0.5) * tall / len(members) for row in range(len(members))]
+    for tile, middle, score in zip(members, rows, np.asarray(scores, dtype=float), strict=True):
+        own = _show(place(2.0, middle, _SMALL, _SMALL), heat(image, tile.map), tile.name)
+        _arrow(figure, whole, (1.02, 0.5), own, (-0.04, 0.5))
+        _arrow(figure, own, (1.04, 0.5), agreed, (-0.04, 0.5))
+        bar = place(5.35, middle, 1.2, 0.22)
+        bar.barh([0], [score], color="#0072B2", height=0.8)
+        bar.set(xlim=(min(0.0, score), max(1.0, score)), ylim=(-0.5, 0.5), xticks=[], yticks=[])
+        bar.spines[:].set_color(style.FAINT)
+        bar.text(1.05, 0.5, f"{score:.3f}", transform=bar.transAxes, va="center", fontsize=style.SMALL)
+        bar.set_title(tile.name, fontsize=style.SMALL, pad=2)
+        _arrow(figure, agreed, (1.05, 0.5), bar, (-0.04, 0.5))
+    for left, title in ((2.39, "1. Explain"), (4.18, "2. Vote"), (5.95, "3. Compare")):
+        figure.text(
+            left / style.FULL_WIDTH, 1 - 0.13 / height, title, ha="center", va="center", fontsize=9, fontweight="bold"
+        )
+    style.write_caption(figure, caption, style.caption_height(caption, style.FULL_WIDTH) / height)
+    return figure
+
+
+def _show(axes: Axes, picture: NDArray[np.generic], name: str) -> Axes:
+    axes.imshow(picture)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    axes.set_title(name, fontsize=style.SMALL, pad=2)
+    return axes
+
+
+def _arrow(figure: Figure, start: Axes, at: tuple[float, float], end: Axes, to: tuple[float, float]) -> None:
+    figure.add_artist(
+        ConnectionPatch(
+            at, to, start.transAxes, end.transAxes, arrowstyle="-|>", color="#777777", linewidth=0.7, mutation_scale=7
+        )
+    )
