@@ -20,6 +20,28 @@ def test_average_precision_is_scikit_learns_with_and_without_ties(seed: int, lev
     assert average_precision(values, mask) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("lowest", [-3, 0])
+def test_average_precision_of_pixels_is_scikit_learns_in_every_precision(kind: type[np.floating], lowest: int) -> None:
+    rng = np.random.default_rng(lowest + 9)
+    mask = rng.random(4000) < 0.3
+    values = np.asarray(
+        np.maximum(rng.normal(size=4000) + mask, lowest), kind
+    )  # many a tie at lowest 0, and in 16 bits
+    values[:2] = -0.0, 0.0
+    expected = sklearn_metrics.average_precision_score(mask, values.astype(np.float64))
+    assert average_precision(values, mask) == pytest.approx(expected, abs=1e-12)
+    assert average_precision(-values, mask) == pytest.approx(
+        sklearn_metrics.average_precision_score(mask, -values.astype(np.float64)), abs=1e-12
+    )
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_halves_that_are_not_finite_are_refused(value: float) -> None:
+    with pytest.raises(InputError, match="NaN or infinite"):
+        average_precision(np.array([0.5, value], np.float16), [True, False])
+
+
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("levels", [3, 10**6])
 def test_a_superpixel_counts_as_its_painted_pixels(seed: int, levels: int) -> None:

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,6 +11,7 @@ from scipy import stats
 from xconsensus.errors import InputError
 
 Floats = NDArray[np.floating]
+Bits = NDArray[np.unsignedinteger[Any]]
 
 # Resampling counts of one block, in numbers: bounds the memory of `bootstrap_mean` whatever the image count.
 _BLOCK = 2**22
@@ -37,21 +39,23 @@ def average_precisions(values: ArrayLike, positives: ArrayLike, counts: ArrayLik
 
     Raises InputError if a value is not finite, the lengths differ, or an item has more positives than pixels.
     """
-    maps = np.atleast_2d(np.asarray(values))
-    inside = np.asarray(positives).astype(np.float64).ravel()
-    total = np.ones_like(inside) if counts is None else np.asarray(counts).astype(np.float64).ravel()
+    maps, inside = np.atleast_2d(np.asarray(values)), np.asarray(positives).ravel()
+    total = np.ones(len(inside), bool) if counts is None else np.asarray(counts).ravel()
     if not maps.shape[-1] == len(inside) == len(total):
         raise InputError(
             f"average precision: {maps.shape[-1]} values, {len(inside)} positives and {len(total)} counts; "
             "give one of each per item"
         )
-    if np.any(inside < 0) or np.any(inside > total):
+    if inside.dtype != bool and (np.any(inside < 0) or np.any(inside > total)):
         raise InputError("average precision: an item has more positives than pixels; pass counts of all pixels")
-    if not np.isfinite(maps).all():
+    if not _finite(maps):
         raise InputError("average precision: the map holds NaN or infinite values; drop or recompute it")
-    if inside.sum() == 0:
+    if not inside.any():
         return np.full(len(maps), np.nan)
-
+    if counts is None:
+        one_map = _by_counting if maps.dtype == np.float16 else _by_sorting
+        return np.array([one_map(values, inside > 0) for values in maps])
+    inside, total = inside.astype(np.float64), total.astype(np.float64)
     order = np.argsort(maps, axis=-1)[:, ::-1]
     ranked = np.take_along_axis(maps, order, axis=-1)
     hits = np.cumsum(inside[order], axis=-1)
@@ -62,6 +66,47 @@ def average_precisions(values: ArrayLike, positives: ArrayLike, counts: ArrayLik
     found = np.maximum.accumulate(np.where(group_ends, hits, 0), axis=-1)
     gains = np.diff(found, axis=-1, prepend=0)
     return np.asarray((gains * precision).sum(axis=-1) / inside.sum(), dtype=np.float64)
+
+
+def _by_counting(values: NDArray[np.float16], inside: NDArray[np.bool_]) -> float:
+    """Average precision of a map (K,) of 16 bits a pixel: how many pixels have each value, and how many inside."""
+    keys = _ordered(values, np.uint16)
+    everywhere = np.bincount(keys)
+    within = np.bincount(keys[inside], minlength=len(everywhere))
+    found, seen = np.cumsum(within[::-1]), np.cumsum(everywhere[::-1])
+    gains = within[::-1]
+    held = np.flatnonzero(gains)
+    return float((gains[held] * found[held] / seen[held]).sum() / found[-1])
+
+
+def _by_sorting(values: Floats, inside: NDArray[np.bool_]) -> float:
+    """Average precision of any map (K,): numbers are sorted that hold value and, in the last bit, inside or not.
+
+    Sorting numbers is several times faster than sorting their positions. Of values of 64 bits the last bit is lost.
+    """
+    if values.dtype == np.float32 and values.min() >= 0:
+        keys: NDArray[Any] = values.view(np.uint32) << 1 | inside  # shifts out the sign, also of -0
+    else:
+        keys = _ordered(values.astype(np.float64), np.uint64) & ~np.uint64(1) | inside
+    keys.sort()
+    keys = keys[::-1]
+    ranks = np.flatnonzero(keys & 1)
+    ends = np.flatnonzero(np.append(keys[1:] >> 1 != keys[:-1] >> 1, True))  # of groups of ties
+    seen = ends[np.searchsorted(ends, ranks)] + 1
+    return float((np.searchsorted(ranks, seen) / seen).mean())
+
+
+def _ordered(values: Floats, kind: type[np.unsignedinteger[Any]]) -> Bits:
+    """Floats as unsigned integers in the same order: the sign bit flipped, and all bits of negative ones."""
+    bits = values.view(kind)
+    sign = kind(1 << (8 * bits.itemsize - 1))
+    return np.where(bits > sign, ~bits, bits | sign)  # -0 becomes what 0 does
+
+
+def _finite(maps: Floats) -> bool:
+    if maps.dtype == np.float16:  # numpy is slow with these, but not with their bits
+        return not ((maps.view(np.uint16) & 0x7C00) == 0x7C00).any()
+    return bool(np.isfinite(maps).all())
 
 
 @dataclass(frozen=True)
