@@ -15,7 +15,8 @@ from xconsensus.committee import Member, Network
 from xconsensus.errors import InputError
 from xconsensus.explainers import Lime
 from xconsensus.explainers.explanation import Image
-from xconsensus.explainers.lime import bernoulli_masks, fit, kernel_weights, mean_colours, perturb
+from xconsensus.explainers.lime import fit, kernel_weights, mean_colours, perturb
+from xconsensus.explainers.sampling import draw_masks, even_batches, steps
 from xconsensus.seeding import generator
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -46,7 +47,9 @@ def image_of(seed: int = 0, label: int = 0) -> Image:
 
 
 def masks_of(image: Image, samples: int, keep: float = 0.5) -> Tensor:
-    return bernoulli_masks(samples, 16, keep, image.generator())
+    masks = draw_masks(samples, 16, "iid", keep, image.generator())
+    masks[0] = True
+    return masks
 
 
 def probabilities_by_hand(model: nn.Module, images: NDArray[Any]) -> NDArray[Any]:
@@ -247,17 +250,92 @@ def test_a_network_of_another_input_size_is_explained_on_the_images_superpixels(
     torch.testing.assert_close(smaller.values, resizing.values, rtol=1e-4, atol=1e-6)
 
 
-def test_masks_show_everything_first_and_keep_superpixels_independently() -> None:
+def test_iid_masks_keep_superpixels_independently() -> None:
     keep, n = 0.3, 4000
-    masks = bernoulli_masks(n, 6, keep, generator("masks"))
+    masks = draw_masks(n, 6, "iid", keep, generator("masks"))
     assert masks.dtype == torch.bool
-    assert masks[0].all()
-    rows = masks[1:].double()
+    rows = masks.double()
     tolerance = 5 * (keep * (1 - keep) / n) ** 0.5
     assert (rows.mean(0) - keep).abs().max() < tolerance
-    together = rows.T @ rows / (n - 1)
+    together = rows.T @ rows / n
     assert (together - keep**2)[~torch.eye(6, dtype=torch.bool)].abs().max() < tolerance
-    assert torch.equal(masks, bernoulli_masks(n, 6, keep, generator("masks")))
+    assert torch.equal(masks, draw_masks(n, 6, "iid", keep, generator("masks")))
+
+
+@pytest.mark.parametrize("sampling", ["paired", "hadamard"])
+@pytest.mark.parametrize(("samples", "superpixels"), [(2, 1), (7, 5), (64, 16), (350, 100)])
+def test_paired_masks_alternate_with_their_complements(sampling: str, samples: int, superpixels: int) -> None:
+    masks = draw_masks(samples, superpixels, sampling, 0.5, generator("pairs"))
+    assert masks.shape == (samples, superpixels)
+    assert masks.dtype == torch.bool
+    assert (masks[0:-1:2] ^ masks[1::2]).all()
+    assert not torch.equal(masks, draw_masks(samples, superpixels, sampling, 0.5, generator("other")))
+
+
+@pytest.mark.parametrize("superpixels", [5, 31, 32, 63])
+def test_a_whole_hadamard_design_is_orthogonal_and_hides_each_superpixel_half_the_time(superpixels: int) -> None:
+    order = 2 ** superpixels.bit_length()
+    signs = 2 * draw_masks(2 * order, superpixels, "hadamard", 0.5, generator("design")).double() - 1
+    torch.testing.assert_close(signs.T @ signs, 2 * order * torch.eye(superpixels, dtype=torch.float64))
+    assert (signs.sum(0) == 0).all()
+    assert (signs[::2].T @ signs[::2] == order * torch.eye(superpixels)).all()
+
+
+def test_orthogonal_designs_determine_the_weights_better() -> None:
+    """Of a nonlinear function, fits of paired masks are nearer to the fit of all masks, and orthogonal ones nearest."""
+    rng = np.random.default_rng(0)
+    single, joint = torch.from_numpy(rng.normal(size=10)), torch.from_numpy(rng.normal(size=(10, 10)))
+
+    def weights_of(masks: Tensor) -> Tensor:
+        x = masks.double()
+        return fit(masks, (x @ single + ((x @ joint) * x).sum(1)).sigmoid(), torch.ones(len(masks))).coefficients
+
+    complete = weights_of((torch.arange(1024)[:, None] >> torch.arange(10) & 1).bool())
+    iid, paired, hadamard = (
+        np.mean(
+            [
+                float((weights_of(draw_masks(64, 10, sampling, 0.5, generator(sampling, trial))) - complete).norm())
+                for trial in range(40)
+            ]
+        )
+        for sampling in ("iid", "paired", "hadamard")
+    )
+    assert hadamard < 0.95 * paired < 0.9 * iid
+
+
+def test_reliability_is_the_correlation_with_a_fit_of_other_masks() -> None:
+    rng = np.random.default_rng(1)
+    truth = torch.from_numpy(rng.normal(size=30))
+    for noise in (0.5, 4.0, 8.0):
+        fits = []
+        for trial in range(40):
+            masks = draw_masks(300, 30, "iid", 0.5, generator("draw", trial))
+            outputs = masks.double() @ truth + noise * torch.from_numpy(rng.normal(size=300))
+            fits.append(fit(masks, outputs, kernel_weights(masks, 0.25)))
+        found = np.corrcoef(np.stack([each.coefficients.numpy() for each in fits]))[np.triu_indices(40, 1)].mean()
+        expected = float(np.mean([each.reliability for each in fits]))
+        assert expected == pytest.approx(found, abs=0.05)
+
+
+def test_with_a_tolerance_samples_are_drawn_until_the_weights_are_reliable() -> None:
+    network, image = network_of(small_model()), image_of()
+    strict, loose = (Lime(64, tolerance=t)(network, image, 32).fields for t in (1 - 1e-9, 1e-9))
+    assert strict["samples"] == 256
+    assert loose["samples"] in (16, 32)  # 16 samples do not determine 16 weights
+    assert loose["reliability"] > 1e-9
+    plain = Lime(64)(network, image, 32)
+    assert plain.fields["samples"] == 64
+
+
+def test_batches_differ_in_size_by_one_at_most() -> None:
+    for rows, batch_size in ((1000, 128), (7, 3), (5, 9), (1, 1)):
+        sizes = [len(batch) for batch in even_batches(torch.arange(rows), batch_size)]
+        assert max(sizes) <= batch_size
+        assert max(sizes) - min(sizes) <= 1
+        assert len(sizes) == -(-rows // batch_size)
+        assert torch.equal(torch.cat(even_batches(torch.arange(rows), batch_size)), torch.arange(rows))
+    assert steps(1000, 0.9) == [250, 500, 1000, 2000, 4000]
+    assert steps(1, 0.9) == sorted(set(steps(1, 0.9)))
 
 
 def test_hidden_superpixels_have_their_mean_colour_rounded_down() -> None:
@@ -285,8 +363,8 @@ def test_perturb_keeps_visible_superpixels_and_replaces_hidden_ones() -> None:
 
 def test_kernel_weights_are_of_the_cosine_distance_to_the_whole_image() -> None:
     pairwise = pytest.importorskip("sklearn.metrics.pairwise")
-    masks = bernoulli_masks(200, 9, 0.4, generator("kernel"))
-    masks[1] = False
+    masks = draw_masks(200, 9, "iid", 0.4, generator("kernel"))
+    masks[0], masks[1] = True, False
     distance = pairwise.cosine_distances(masks.numpy(), np.ones((1, 9)))[:, 0]
     np.testing.assert_allclose(kernel_weights(masks, 0.25), np.sqrt(np.exp(-(distance**2) / 0.25**2)), rtol=1e-9)
     visible = masks.any(1)
@@ -302,7 +380,7 @@ Draws = tuple[Tensor, Tensor, Tensor]
 def draws() -> Draws:
     """Masks (300, 12), outputs and weights of a noisy linear relation."""
     rng = np.random.default_rng(0)
-    masks = bernoulli_masks(300, 12, 0.5, generator("draws"))
+    masks = draw_masks(300, 12, "iid", 0.5, generator("draws"))
     outputs = masks.double() @ torch.from_numpy(rng.normal(size=12)) + torch.from_numpy(rng.normal(size=300))
     return masks, outputs, torch.from_numpy(rng.random(300))
 
@@ -310,7 +388,7 @@ def draws() -> Draws:
 def test_fit_gives_back_the_weights_of_a_linear_model(draws: Draws) -> None:
     masks, _, weights = draws
     truth = torch.linspace(-2, 3, 12, dtype=torch.float64)
-    coefficients, intercept, r2 = fit(masks, masks.double() @ truth - 0.7, weights)
+    coefficients, intercept, r2, _ = fit(masks, masks.double() @ truth - 0.7, weights)
     torch.testing.assert_close(coefficients, truth, rtol=1e-10, atol=1e-10)
     assert (intercept, r2) == pytest.approx((-0.7, 1))
 
@@ -322,7 +400,7 @@ def test_fit_is_scikit_learns_regression_and_r2(draws: Draws, ridge: float) -> N
     masks, outputs, weights = (tensor.numpy() for tensor in draws)
     reference = linear_model.Ridge(alpha=ridge) if ridge else linear_model.LinearRegression()
     reference.fit(masks, outputs, sample_weight=weights)
-    coefficients, intercept, r2 = fit(*draws, ridge)
+    coefficients, intercept, r2, _ = fit(*draws, ridge)
     np.testing.assert_allclose(coefficients, reference.coef_, rtol=1e-8, atol=1e-10)
     assert intercept == pytest.approx(reference.intercept_)
     assert r2 == pytest.approx(r2_score(outputs, reference.predict(masks), sample_weight=weights))
@@ -336,13 +414,13 @@ def test_fit_counts_a_sample_of_weight_two_twice(draws: Draws, ridge: float) -> 
     weighted = fit(masks, outputs, weights, ridge)
     twice = fit(torch.cat([masks, masks[:100]]), torch.cat([outputs, outputs[:100]]), torch.ones(400), ridge)
     torch.testing.assert_close(weighted[0], twice[0], rtol=1e-9, atol=1e-9)
-    assert weighted[1:] == pytest.approx(twice[1:])
+    assert (weighted.intercept, weighted.r2) == pytest.approx((twice.intercept, twice.r2))
 
 
 def test_fit_of_fewer_samples_than_superpixels_is_the_least_norm_solution() -> None:
-    masks = bernoulli_masks(8, 20, 0.5, generator("few"))
+    masks = draw_masks(8, 20, "iid", 0.5, generator("few"))
     outputs, weights = (torch.from_numpy(values) for values in np.random.default_rng(1).random((2, 8)))
-    coefficients, intercept, r2 = fit(masks, outputs, weights)
+    coefficients, intercept, r2, _ = fit(masks, outputs, weights)
     x = masks.double().numpy()
     np.testing.assert_allclose(x @ coefficients.numpy() + intercept, outputs, atol=1e-9)
     # every other solution differs by a direction in which no two masks differ
@@ -354,7 +432,7 @@ def test_fit_of_fewer_samples_than_superpixels_is_the_least_norm_solution() -> N
 
 def test_fit_of_constant_outputs_explains_nothing(draws: Draws) -> None:
     masks, _, weights = draws
-    coefficients, intercept, r2 = fit(masks, torch.full((300,), 0.25), weights)
+    coefficients, intercept, r2, _ = fit(masks, torch.full((300,), 0.25), weights)
     assert coefficients.abs().max() < 1e-12
     assert intercept == pytest.approx(0.25)
     assert r2 == 0
@@ -364,7 +442,7 @@ def test_fit_of_constant_outputs_explains_nothing(draws: Draws) -> None:
 def test_fit_of_an_output_that_is_not_finite_is_nan(draws: Draws, output: float) -> None:
     masks, outputs, weights = draws
     outputs[17] = output
-    coefficients, intercept, r2 = fit(masks, outputs, weights)
+    coefficients, intercept, r2, _ = fit(masks, outputs, weights)
     assert coefficients.shape == (12,)
     assert coefficients.isnan().all()
     assert np.isnan([intercept, r2]).all()
@@ -383,6 +461,9 @@ def test_fit_gives_no_weight_to_a_superpixel_that_is_always_visible(draws: Draws
         ({"keep_probability": 1.0}, "keep_probability=1.0"),
         ({"kernel_width": 0.0}, "kernel_width=0.0"),
         ({"target": "truth"}, "target=truth"),
+        ({"sampling": "pared"}, "sampling=pared.*nearest: paired"),
+        ({"sampling": "hadamard", "keep_probability": 0.3}, "keep_probability=0.3: hadamard masks need 0.5"),
+        ({"tolerance": 1.0}, "tolerance=1.0"),
         ({"sampels": 10}, "sampels.*nearest: samples"),
     ],
 )

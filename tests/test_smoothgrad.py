@@ -103,7 +103,7 @@ def test_one_noiseless_sample_is_the_plain_gradient(target: str) -> None:
     inputs = inputs_by_hand(image)[None].requires_grad_()
     probability_of(network.model, explained)(inputs).sum().backward()
     assert inputs.grad is not None
-    explanation = SmoothGrad(1, 0, target)(network, image, 1)
+    explanation = SmoothGrad(1, 0, target=target)(network, image, 1)
     torch.testing.assert_close(explanation.values, inputs.grad[0].abs().sum(0), rtol=1e-4, atol=1e-7)
     probability = probability_of(network.model, predicted)(inputs.detach())
     assert explanation.probability == pytest.approx(float(probability), rel=1e-5)
