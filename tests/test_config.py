@@ -27,7 +27,9 @@ GIVEN = {
     **{("dataset", path.stem): ROOT for path in (CONF / "dataset").iterdir() if path.stem != "shapes"},
     **{("committee", path.stem): ROOT for path in (CONF / "committee").iterdir() if path.stem != "tiny"},
     **{("committee", name): [*ROOT, "committee.weights_dir=models"] for name in ("imagenet7", "pets10")},
-    **{("experiment", name): ["root=real"] for name in ("imagenet_sample", "pets")},
+    **{
+        ("experiment", name): ["root=real"] for name in EXPERIMENTS if name not in ("shapes", "shapes_several", "smoke")
+    },
 }
 
 

@@ -72,3 +72,13 @@ def test_the_order_of_members_changes_their_order_alone() -> None:
     alone, averaged, voted = ensemble_accuracy((each, labels) for each in probabilities)
     backwards = ensemble_accuracy((each, labels) for each in reversed(probabilities))
     assert backwards == (alone[::-1], averaged, voted)
+
+
+def test_images_of_unknown_label_do_not_count() -> None:
+    probabilities, labels = committee_of(0, 3)
+    unknown = torch.where(torch.arange(80) % 3 == 0, -1, labels)
+    known = unknown >= 0
+    expected = ensemble_accuracy((each[known], labels[known]) for each in probabilities)
+    assert ensemble_accuracy((each, unknown) for each in probabilities) == expected
+    alone, averaged, voted = ensemble_accuracy((each, torch.full_like(labels, -1)) for each in probabilities)
+    assert np.isnan([*alone, averaged, voted]).all()

@@ -180,3 +180,35 @@ def test_bad_input_names_the_key(shapes: Shapes) -> None:
         Shapes(seed=0, resize=8, splits={})
     with pytest.raises(InputError, match=r"dataset\.splits\.test=-2"):
         Shapes(seed=0, splits={"test": -2})
+
+
+@pytest.mark.parametrize("objects", [2, 3, 4])
+def test_several_objects_lie_apart_inside_the_visible_part_and_alone_make_the_image(objects: int) -> None:
+    dataset = Shapes(seed=0, objects=objects, splits={"test": 20})
+    records = dataset.records("test")
+    assert {record.label for record in records} == {-1}
+    assert len({record.image_id for record in records}) == 20
+    for record in records:
+        found = dataset.instances(record)
+        assert len({name for name, _ in found}) == objects
+        assert {name for name, _ in found} <= set(dataset.classes)
+        areas = [int(mask.sum()) for _, mask in found]
+        assert areas == sorted(areas, reverse=True)
+        together = sum(mask.astype(int) for _, mask in found)
+        assert np.max(together) == 1
+        assert sum(areas) == np.sum(np.asarray(together)[4:68, 4:68])
+        np.testing.assert_array_equal(dataset.mask(record), found[0][1])
+
+
+def test_a_single_object_is_the_only_instance() -> None:
+    dataset = Shapes(seed=3, splits={"test": 12})
+    for record in dataset.records("test"):
+        ((name, mask),) = dataset.instances(record)
+        assert name == dataset.classes[record.label]
+        np.testing.assert_array_equal(mask, dataset.mask(record))
+
+
+@pytest.mark.parametrize("objects", [0, 5])
+def test_other_numbers_of_objects_are_refused(objects: int) -> None:
+    with pytest.raises(InputError, match=f"dataset.objects={objects}"):
+        Shapes(seed=0, objects=objects, splits={"test": 12})

@@ -1,4 +1,4 @@
-"""Embedded data set: one patterned shape an image on a cluttered photograph, with its exact mask.
+"""Embedded data set: a patterned shape, or some, on a cluttered photograph, with their exact masks.
 
 Nothing is downloaded: the objects are drawn, and the backgrounds are cut from the photographs that
 scikit-image carries inside its own wheel. A class is a pattern and a shape together ("striped-disc"), and
@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 import numpy as np
 import skimage
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw
 
 from xconsensus.datasets.records import Record
@@ -64,15 +64,17 @@ class Shapes:
     Every image is a function of (seed, image id, label) alone: splits are disjoint draws, and neither the
     order of calls nor the process matters. Another size changes the resolution, not the scene.
     ``seed`` is 0 or more, ``resize`` the side of the square images in pixels, ``splits`` the number of images
-    of each split.
+    of each split. With ``objects`` 2 to 4 an image has that many smaller ones, of different classes, and its label
+    is -1: no single class is right.
 
-    Raises InputError for a negative seed, images below 16 pixels and a negative number of images.
+    Raises InputError for a negative seed, images below 16 pixels, other numbers of objects and a negative number of
+    images.
     """
 
     classes: tuple[str, ...] = tuple(f"{pattern}-{shape}" for pattern in PATTERNS for shape in SHAPES)
     has_masks = True
 
-    def __init__(self, *, seed: int, resize: int = 73, splits: Mapping[str, int]) -> None:
+    def __init__(self, *, seed: int, resize: int = 73, objects: int = 1, splits: Mapping[str, int]) -> None:
         if seed < 0:
             raise InputError(f"dataset.seed={seed}: give 0 or more")
         if resize < 16:
@@ -80,8 +82,11 @@ class Shapes:
         for split, number in splits.items():
             if number < 0:
                 raise InputError(f"dataset.splits.{split}={number}: give a number of images, 0 or more")
+        if not 1 <= objects <= 4:
+            raise InputError(f"dataset.objects={objects}: give 1 to 4")
         self.seed = seed
         self.resize = resize
+        self.objects = objects
         self.splits = dict(splits)
 
     def records(self, split: str) -> list[Record]:
@@ -93,6 +98,8 @@ class Shapes:
             raise InputError(f"dataset.splits has no {split!r}, only {', '.join(self.splits)}")
         if not self.splits[split]:
             raise InputError(f"dataset.splits.{split}=0: give a number of images")
+        if self.objects > 1:
+            return [Record(f"{split}-{self.objects}-{index:04d}", -1) for index in range(self.splits[split])]
         return [
             Record(f"{split}-{name}-{index:04d}", label)
             for label, name in enumerate(self.classes)
@@ -102,17 +109,35 @@ class Shapes:
     def image(self, record: Record) -> NDArray[np.uint8]:
         """RGB of shape (resize, resize, 3)."""
         rng = self._rng(record)
-        pattern, shape = self.classes[record.label].split("-")
-        drawn = _draw_object(rng)
-        background = _background(rng, self.resize)
-        coverage = _coverage(drawn, shape, self.resize)[..., None]
-        blend = coverage * _surface(drawn, pattern, self.resize) + (1 - coverage) * background
+        scene = self._scene(rng, record)
+        blend = _background(rng, self.resize)
+        for name, drawn in scene:
+            pattern, shape = name.split("-")
+            coverage = _coverage(drawn, shape, self.resize)[..., None]
+            blend = coverage * _surface(drawn, pattern, self.resize) + (1 - coverage) * blend
         return np.rint(blend).astype(np.uint8)
 
     def mask(self, record: Record) -> NDArray[np.bool_]:
-        """True on every pixel that the object touches, (resize, resize): no other depends on the object."""
-        shape = self.classes[record.label].split("-")[1]
-        return _coverage(_draw_object(self._rng(record)), shape, self.resize) > 0
+        """True on every pixel that the object, of several the largest, touches: (resize, resize)."""
+        return self.instances(record)[0][1]
+
+    def instances(self, record: Record) -> list[tuple[str, NDArray[np.bool_]]]:
+        """Class and mask (resize, resize) of every object, the largest mask first; no other pixel depends on one."""
+        scene = self._scene(self._rng(record), record)
+        found = [(name, _coverage(drawn, name.split("-")[1], self.resize) > 0) for name, drawn in scene]
+        return sorted(found, key=lambda named: -int(named[1].sum()))
+
+    def _scene(self, rng: np.random.Generator, record: Record) -> list[tuple[str, _Object]]:
+        """Class and object, one in the middle or several in quarters of the visible part."""
+        if self.objects == 1:
+            return [(self.classes[record.label], _draw_object(rng))]
+        quarters = 0.5 + VISIBLE / 4 * np.array([(-1, -1), (-1, 1), (1, -1), (1, 1)])
+        classes = rng.choice(len(self.classes), self.objects, replace=False)
+        places = quarters[rng.permutation(4)[: self.objects]]
+        return [
+            (self.classes[label], _draw_object(rng, place, VISIBLE / 2, (0.15, 0.20)))
+            for label, place in zip(classes, places, strict=True)
+        ]
 
     def _rng(self, record: Record) -> np.random.Generator:
         # A digest, since Python's own hash() changes from process to process.
@@ -120,13 +145,19 @@ class Shapes:
         return np.random.default_rng([self.seed, int.from_bytes(digest[:8], "big")])
 
 
-def _draw_object(rng: np.random.Generator) -> _Object:
-    radius = rng.uniform(0.30, 0.40)
+def _draw_object(
+    rng: np.random.Generator,
+    middle: ArrayLike = (0.5, 0.5),
+    room: float = VISIBLE,
+    radii: tuple[float, float] = (0.30, 0.40),
+) -> _Object:
+    """An object inside the square of side ``room`` around ``middle``."""
+    radius = rng.uniform(*radii)
     # One pixel in 73 stays free for the soft edge.
-    reach = VISIBLE / 2 - radius - 1 / 73
+    reach = room / 2 - radius - 1 / 73
     dark, light = rng.uniform(0, 80, 3), rng.uniform(175, 255, 3)
     return _Object(
-        centre=0.5 + rng.uniform(-reach, reach, 2),
+        centre=np.asarray(middle) + rng.uniform(-reach, reach, 2),
         radius=radius,
         stretch=rng.uniform(0.8, 1.0),
         tilt=rng.uniform(-0.35, 0.35),

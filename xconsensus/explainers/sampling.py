@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from xconsensus.errors import InputError
+from xconsensus.errors import InputError, check_type
 
 SAMPLINGS = ("iid", "paired", "hadamard")
 
@@ -51,7 +51,10 @@ def steps(samples: int, tolerance: float | None) -> list[int]:
 
 def check_tolerance(tolerance: float | None) -> None:
     """InputError unless ``tolerance`` is a reliability that can be reached."""
-    if tolerance is not None and not 0 < tolerance < 1:
+    if tolerance is None:
+        return
+    check_type("explainer.tolerance", tolerance, 0.9)
+    if not 0 < tolerance < 1:
         raise InputError(f"explainer.tolerance={tolerance} is not between 0 and 1")
 
 

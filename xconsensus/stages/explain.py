@@ -91,6 +91,10 @@ def _why(options: dict[str, object]) -> str:
 
 def _right(context: Context, members: Sequence[Member], candidates: Sequence[Record], mode: str) -> list[Record]:
     """The candidates that all or any of the members classify correctly, by their stored predictions."""
+    if all(record.label < 0 for record in candidates):
+        raise InputError(
+            f"explain.only_correct={mode}: labels of the images are unknown; set explain.only_correct=none"
+        )
     by_id = {record.image_id: record for record in candidates}
     correct: dict[str, list[bool]] = {}
     for member in members:

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from xconsensus.committee import Member, Network
 from xconsensus.datasets import Record
 from xconsensus.datasets.images import center_crop
+from xconsensus.ensemble import accuracy
 from xconsensus.errors import InputError
 from xconsensus.memory import release_freed_memory
 from xconsensus.progress import counter, log
@@ -36,6 +37,8 @@ def run(config: DictConfig) -> None:
     splits = dict.fromkeys(["test", context.explain_split])
     records = {split: context.readable(context.dataset.records(split)) for split in splits}
     training = context.dataset.records("train") if context.finetune else []
+    if any(record.label < 0 for record in training):
+        raise InputError("labels of training images are unknown: set committee.finetune=false, or dataset.labels")
     if context.dry_run:
         _plan(context, members, recipe, training, records)
         return
@@ -128,14 +131,15 @@ def _predict_member(context: Context, member: Member, split: str, records: list[
     network = context.network(member)
     probabilities = _predict(context, network, records, f"{title}: {split} predictions")
     labels = torch.tensor([record.label for record in records])
-    accuracy = float((probabilities.argmax(1) == labels).double().mean())
+    share = accuracy(probabilities.argmax(1), labels)
     ids = [record.image_id for record in records]
-    write_tensors(path, {"probabilities": probabilities, "labels": labels}, settings, ids=ids, accuracy=accuracy)
+    write_tensors(path, {"probabilities": probabilities, "labels": labels}, settings, ids=ids, accuracy=share)
     if split == "test":
-        log.info(f"{member.name}: accuracy {accuracy:.3f} on {len(records)} test images")
+        what = "labels unknown" if np.isnan(share) else f"accuracy {share:.3f}"
+        log.info(f"{member.name}: {what}, {len(records)} test images")
         if context.finetune:
             trained = context.store.weights(member.name).with_suffix(".json")
-            write_json(trained, read_json(trained) | {"accuracy": accuracy})
+            write_json(trained, read_json(trained) | {"accuracy": share})
 
 
 def _predict(context: Context, network: Network, records: list[Record], title: str) -> torch.Tensor:
