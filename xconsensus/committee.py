@@ -1,13 +1,10 @@
 """Members of a committee: architecture, weights and preprocessing, resolved in this one place."""
 
 import hashlib
-import importlib
-import importlib.util
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from xconsensus import libraries
+from xconsensus import libraries, own_code
 from xconsensus.errors import InputError, nearest
 from xconsensus.store import safe_name
 
@@ -56,7 +53,7 @@ class Member:
         file = self.weights or self.pretrained_file
         return {
             "library": self.library,
-            "model": Path(self.model).name if self.library == "module" else self.model,
+            "model": own_code.settled(self.model) if self.library == "module" else self.model,
             "kwargs": dict(self.kwargs),
             "weights": file_digest(Path(file)) if file else self.pretrained,
             "input_size": self.input_size,
@@ -140,35 +137,10 @@ def _check_model(name: str, library: str, model: str) -> None:
         case "timm" | "torchvision":
             libraries.check_model(name, library, model)
         case "module":
-            _module_class(name, model)
+            own_code.load(model, f"member {name}")
         case _:
             known = ["timm", "torchvision", "module"]
             raise InputError(f"member {name}: library={library} is unknown{nearest(library, known)}")
-
-
-class _SourceLoader(SourceFileLoader):
-    def set_data(self, path: str, data: Any, *, _mode: int = 0o666) -> None:
-        """Writes no bytecode: the folder is the user's, and a dry run leaves it as it was."""
-
-
-def _module_class(name: str, model: str) -> Callable[..., nn.Module]:
-    """The class behind ``package.module.Class`` or ``file.py:Class``; importing it runs the user's code."""
-    source, _, attribute = model.rpartition(":" if ".py:" in model else ".")
-    try:
-        if source.endswith(".py"):
-            unique = f"xconsensus_member_{hashlib.sha256(source.encode()).hexdigest()[:12]}"
-            loader = _SourceLoader(unique, source)
-            spec = importlib.util.spec_from_file_location(unique, source, loader=loader)
-            assert spec is not None
-            module = importlib.util.module_from_spec(spec)
-            loader.exec_module(module)
-        else:
-            module = importlib.import_module(source)
-        found: Callable[..., nn.Module] = getattr(module, attribute)
-    except Exception as error:  # the user's code raises anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"member {name}: cannot import {model} ({reason})") from error
-    return found
 
 
 def build(member: Member, num_classes: int) -> nn.Module:
@@ -206,7 +178,8 @@ def _constructor(member: Member) -> Callable[..., nn.Module]:
         case "torchvision":
             return partial(_torchvision_model, member)
         case _:
-            return _module_class(member.name, member.model)
+            constructor: Callable[..., nn.Module] = own_code.load(member.model, f"member {member.name}")
+            return constructor
 
 
 def _timm_model(member: Member, num_classes: int, **kwargs: Any) -> nn.Module:

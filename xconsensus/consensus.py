@@ -11,6 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from xconsensus import own_code
+from xconsensus.errors import InputError, nearest
+
 
 def normalised_squares(explanation: Tensor) -> Tensor:
     r"""LIME's ballot, L_k^2 / ||L||, of explanations (..., K); zeros for an explanation that is zero."""
@@ -60,6 +63,19 @@ VOTES: Mapping[str, Callable[[Tensor], Tensor]] = {
     "min_max": min_max,
     "squares": squares,
 }
+
+
+def ballot_of(vote: str) -> Callable[[Tensor], Tensor]:
+    """The ballot of a vote's name, or of own code: explanations (..., K), float64, to ballots of the same shape.
+
+    Raises InputError for an unknown name.
+    """
+    if own_code.is_own(vote):
+        ballot: Callable[[Tensor], Tensor] = own_code.load(vote, "explainer.vote")
+        return ballot
+    if vote not in VOTES:
+        raise InputError(f"explainer.vote={vote} is unknown{nearest(vote, VOTES)}")
+    return VOTES[vote]
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from xconsensus import own_code
 from xconsensus.datasets.records import Dataset, Record, SeveralObjects
 from xconsensus.errors import InputError, nearest
 
@@ -11,9 +12,10 @@ __all__ = ["Dataset", "Record", "SeveralObjects", "load"]
 
 
 def load(loader: str, settings: Mapping[str, Any]) -> Dataset:
-    """The data set of ``loader`` (shapes, imagefolder, cub200, ...), built with ``settings`` as keyword arguments.
+    """The data set of ``loader`` (shapes, imagefolder, cub200, ..., or own code), given ``settings`` as keywords.
 
-    Raises InputError for an unknown loader and for folders that do not exist.
+    Raises InputError for an unknown loader, own code that is no `Dataset` or refuses the settings, and folders that
+    do not exist.
     """
     from xconsensus.datasets.coco import COCO
     from xconsensus.datasets.cub200 import CUB200
@@ -34,7 +36,23 @@ def load(loader: str, settings: Mapping[str, Any]) -> Dataset:
         "oxford_pets": OxfordPets,
         "shapes": Shapes,
     }
+    if own_code.is_own(loader):
+        return _own(loader, settings)
     if loader not in loaders:
         raise InputError(f"dataset.loader={loader}: unknown{nearest(loader, loaders)}")
     dataset: Dataset = loaders[loader](**settings)
+    return dataset
+
+
+def _own(loader: str, settings: Mapping[str, Any]) -> Dataset:
+    made = own_code.load(loader, "dataset.loader")
+    try:
+        dataset: Dataset = made(**settings)
+    except TypeError as error:
+        raise InputError(
+            f"dataset.loader={loader}: {error}; the keys of the dataset group are its arguments"
+        ) from error
+    for part in ("classes", "has_masks", "records", "image", "mask"):
+        if not hasattr(dataset, part):
+            raise InputError(f"dataset.loader={loader}: has no {part}; see docs/extending.md")
     return dataset

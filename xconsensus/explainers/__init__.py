@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from xconsensus import own_code
 from xconsensus.errors import InputError, check_type, nearest
 from xconsensus.explainers.explanation import Explainer, Explanation
 from xconsensus.explainers.lime import Lime
@@ -15,12 +16,24 @@ METHODS: Mapping[str, type[Lime] | type[SmoothGrad]] = {"lime": Lime, "smoothgra
 
 
 def make(method: str, settings: Mapping[str, Any]) -> Explainer:
-    """The explainer of a method name, with its settings; InputError naming what is unknown or out of range."""
-    if method not in METHODS:
+    """The explainer of a method name, or of own code, a dataclass, with its settings.
+
+    Raises InputError naming what is unknown, out of range or missing.
+    """
+    made = own_code.load(method, "explainer.method") if own_code.is_own(method) else METHODS.get(method)
+    if made is None:
         raise InputError(f"explainer.method={method} is unknown{nearest(method, METHODS)}")
-    known = {field.name for field in dataclasses.fields(METHODS[method])}
-    if unknown := sorted(set(settings) - known):
+    if not (isinstance(made, type) and dataclasses.is_dataclass(made)):
+        raise InputError(f"explainer.method={method}: is no dataclass, whose fields are its settings")
+    for part in ("on_superpixels", "passes"):
+        if not hasattr(made, part):
+            raise InputError(f"explainer.method={method}: has no {part}; see docs/extending.md")
+    known = {field.name: field.default for field in dataclasses.fields(made)}
+    if unknown := sorted(set(settings) - set(known)):
         raise InputError(f"explainer.{unknown[0]}: {method} has no such setting{nearest(unknown[0], known)}")
-    for field in dataclasses.fields(METHODS[method]):
-        check_type(f"explainer.{field.name}", settings.get(field.name, field.default), field.default)
-    return METHODS[method](**settings)
+    for name, default in known.items():
+        if default is dataclasses.MISSING and name not in settings:
+            raise InputError(f"explainer.{name} is missing: {method} needs it")
+        check_type(f"explainer.{name}", settings.get(name, default), default)
+    explainer: Explainer = made(**settings)  # type: ignore[assignment]
+    return explainer

@@ -7,7 +7,7 @@ import pandas as pd
 from torch import Tensor
 
 from xconsensus import tables
-from xconsensus.consensus import VOTES
+from xconsensus.consensus import ballot_of
 from xconsensus.errors import InputError, nearest
 from xconsensus.experiments import agreement, committee_scores, growing_committees, random_committees
 from xconsensus.metrics import bootstrap_mean
@@ -19,7 +19,7 @@ from xconsensus.stages.scored import Scored
 def growing(each: Scored) -> pd.DataFrame:
     """The consensus's mAP for ``plot.trials`` random committees of every size (Fig. 8)."""
     context = each.context
-    ballot = VOTES[context.config["explainer"]["vote"]]
+    ballot = ballot_of(context.config["explainer"]["vote"])
     images = (
         (ballot(values).numpy(), *areas(context, record)) for record, values in each.explanations(context.chosen())
     )
@@ -86,6 +86,6 @@ def extras(context: Context) -> tuple[int, int]:
 
 def _images(each: Scored, own: list[int]) -> Iterator[tuple[Tensor, Tensor]]:
     """The family's explanations and everybody's ballots of each image."""
-    ballot = VOTES[each.context.config["explainer"]["vote"]]
+    ballot = ballot_of(each.context.config["explainer"]["vote"])
     for _, values in each.explanations(each.context.chosen()):
         yield values[own], ballot(values)

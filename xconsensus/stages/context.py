@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue
 from torch import Tensor
 
-from xconsensus import catalogue, datasets
+from xconsensus import catalogue, datasets, own_code
 from xconsensus.committee import Member, Network, build, fill, head_tensors, members_of, read_weights
 from xconsensus.datasets import Record
 from xconsensus.datasets.images import center_crop, fit, short_edge
@@ -84,6 +84,7 @@ class Context:
             settings.pop("resize")
         self.dataset = datasets.load(dataset["loader"], settings)
         self.image_settings = {key: dataset[key] for key in dataset if key not in _NOT_OF_AN_IMAGE}
+        self.image_settings["loader"] = own_code.settled(dataset["loader"])
         self.store = Store(Path(self.config["output_dir"]), dataset["name"])
         self._read_committee(self.config["committee"])
         self._pixels: dict[tuple[str, int], NDArray[np.uint8]] = {}
@@ -249,7 +250,8 @@ class Context:
     def explainer_settings(self) -> dict[str, Any]:
         """The explainer's own settings, with its method."""
         other = ("name", "vote", "similarity", "sigma", "segmenter")
-        return {key: value for key, value in self.config["explainer"].items() if key not in other}
+        settings = {key: value for key, value in self.config["explainer"].items() if key not in other}
+        return settings | {"method": own_code.settled(settings["method"])}
 
     def segmenter_settings(self) -> dict[str, Any]:
         """The segmenter, for explainers on superpixels."""
@@ -265,7 +267,7 @@ class Context:
         """The committee's consensus; its settings name every member's explanations."""
         members = [self.ready(member) for member in self.initial]
         settings = {
-            "vote": self.config["explainer"]["vote"],
+            "vote": own_code.settled(self.config["explainer"]["vote"]),
             "explanations": {member.name: digest(self.explanation_settings(member)) for member in members},
         }
         return Shards(self.store.consensus(self.committee, self.config["explainer"]["name"]), settings)

@@ -30,9 +30,9 @@ from xconsensus.superpixels import segment
 def run(config: DictConfig) -> None:
     """The stage; see the module."""
     context = Context(config)
-    method, settings = context.explainer_settings().pop("method"), context.explainer_settings()
-    settings.pop("method")
-    explainer = explainers.make(method, settings)
+    settings = context.explainer_settings()
+    del settings["method"]
+    explainer = explainers.make(context.config["explainer"]["method"], settings)
     records = _choose_images(context)
     if context.dry_run:
         _plan(context, explainer, records)

@@ -1,13 +1,12 @@
 """vote: the members' explanations vote for the consensus of each image (Algorithm 2)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from xconsensus.consensus import VOTES, consensus
-from xconsensus.errors import InputError, nearest
+from xconsensus.consensus import ballot_of, consensus
 from xconsensus.progress import counter, log
 from xconsensus.stages.context import Context
 from xconsensus.store import Shards
@@ -18,9 +17,7 @@ IMAGES_AT_A_TIME = 64
 def run(config: DictConfig) -> None:
     """The stage; see the module."""
     context = Context(config)
-    vote = context.config["explainer"]["vote"]
-    if vote not in VOTES:
-        raise InputError(f"explainer.vote={vote} is unknown{nearest(vote, VOTES)}")
+    ballot = ballot_of(context.config["explainer"]["vote"])
     ids = [record.image_id for record in context.chosen()]
     members = complete_explanations(context, ids)
     result = context.consensus()
@@ -36,16 +33,16 @@ def run(config: DictConfig) -> None:
         for start in range(0, len(missing), IMAGES_AT_A_TIME):
             some = missing[start : start + IMAGES_AT_A_TIME]
             lengths = [members[0].values(image_id).numel() for image_id in some]
-            total = consensus(_ballots(members, some, vote))
+            total = consensus(_ballots(members, some, ballot))
             result.write(some, [part.float() for part in total.split(lengths)])
             count.add(len(some))
     log.info(f"{name}: {len(members)} members voted on {len(ids)} images")
 
 
-def _ballots(members: list[Shards], ids: list[str], vote: str) -> Iterator[Tensor]:
+def _ballots(members: list[Shards], ids: list[str], ballot: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
     """Each member's ballots of some images in a row; memory holds one member's explanations at a time."""
     for explanations in members:
-        yield torch.cat([VOTES[vote](explanations.values(image_id).double()) for image_id in ids])
+        yield torch.cat([ballot(explanations.values(image_id).double()) for image_id in ids])
         explanations.release()
 
 
