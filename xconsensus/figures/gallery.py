@@ -21,7 +21,7 @@ _FRAME = "#D55E00"
 
 
 class Tile(NamedTuple):
-    """One map of the gallery: (H, W) floats, its AP if known, and a line of text such as "macaw 0.93"."""
+    """One map of the gallery: (H, W) floats, its AP if known, and lines of text such as "macaw"."""
 
     name: str
     map: NDArray[np.floating]
@@ -81,7 +81,7 @@ def _check_sizes(rows: Sequence[Row]) -> None:
 
 def _below(tile: Tile) -> list[str]:
     known = tile.average_precision is not None and np.isfinite(tile.average_precision)
-    return [*([f"AP {tile.average_precision:.3f}"] if known else []), *([tile.note] if tile.note else [])]
+    return [*([f"AP {tile.average_precision:.3f}"] if known else []), *tile.note.splitlines()]
 
 
 def heat(image: NDArray[np.uint8], explanation: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -20,7 +20,8 @@ def fig01(
 ) -> Figure:
     """Explain each member, let them vote, compare each with the consensus (Fig. 1).
 
-    ``image`` (H, W, 3) uint8, maps (H, W), ``scores`` each member's similarity to the consensus on this image.
+    ``image`` (H, W, 3) uint8, maps (H, W), ``scores`` each member's similarity to the consensus on this image, at
+    most 1.
 
     Raises InputError if there is no member.
     """
@@ -40,15 +41,18 @@ def fig01(
     agreed = _show(place(3.55, centre, _LARGE, _LARGE), heat(image, consensus), "Consensus")
     agreed.spines[:].set(visible=True, color="#D55E00", linewidth=2)
     rows = [_TOP + (row + 0.5) * tall / len(members) for row in range(len(members))]
-    for tile, middle, score in zip(members, rows, np.asarray(scores, dtype=float), strict=True):
+    similarities = np.asarray(scores, dtype=float)
+    lowest = min(0.0, 1.2 * similarities.min())
+    for tile, middle, score in zip(members, rows, similarities, strict=True):
         own = _show(place(2.0, middle, _SMALL, _SMALL), heat(image, tile.map), tile.name)
         _arrow(figure, whole, (1.02, 0.5), own, (-0.04, 0.5))
         _arrow(figure, own, (1.04, 0.5), agreed, (-0.04, 0.5))
         bar = place(5.35, middle, 1.2, 0.22)
         bar.barh([0], [score], color="#0072B2", height=0.8)
-        bar.set(xlim=(min(0.0, score), max(1.0, score)), ylim=(-0.5, 0.5), xticks=[], yticks=[])
+        bar.axvline(0, color=style.INK, linewidth=0.8)
+        bar.set(xlim=(lowest, 1.05), ylim=(-0.5, 0.5), xticks=[], yticks=[])
         bar.spines[:].set_color(style.FAINT)
-        bar.text(1.05, 0.5, f"{score:.3f}", transform=bar.transAxes, va="center", fontsize=style.SMALL)
+        bar.text(1.03, 0.5, f"{score:.3f}", transform=bar.transAxes, va="center", fontsize=style.SMALL)
         bar.set_title(tile.name, fontsize=style.SMALL, pad=2)
         _arrow(figure, agreed, (1.05, 0.5), bar, (-0.04, 0.5))
     for left, title in ((2.39, "1. Explain"), (4.18, "2. Vote"), (5.95, "3. Compare")):

@@ -1,5 +1,6 @@
 """Figures that show images: what members look at, and the consensus (Figures 1, 2, 3, 9, 12 to 15)."""
 
+import textwrap
 from collections.abc import Mapping
 
 import numpy as np
@@ -42,12 +43,13 @@ def one_image(scored: Mapping[str, Scored], name: str, *, masks: bool) -> dict[s
             for explainer, each in scored.items()
             for tiles in [_tiles(each, record, members, precision=masks)]
         ]
-        drawn[f"{name}_{number}"] = figures.gallery(rows, _text(context, members, f"image {record.image_id}"))
+        text = _text(context, members, f"image {record.image_id}")
+        drawn[f"{name}_{number}"] = figures.gallery(rows, f"{text}, from the most to the least accurate")
     return drawn
 
 
 def several_objects(scored: Mapping[str, Scored], name: str) -> dict[str, Figure]:
-    """Figure 9: an image of several objects; members note what they predict, the consensus its AP for each object."""
+    """Figure 9: an image of several objects; members note what they predict, the consensus its AP for each category."""
     context, options = _first(scored).context, _first(scored).context.config["plot"]
     members = shown_members(_first(scored), options["gallery_members"])
     drawn = {}
@@ -57,12 +59,15 @@ def several_objects(scored: Mapping[str, Scored], name: str) -> dict[str, Figure
         for explainer, each in scored.items():
             tiles = [Tile(m.name, _map(each, record, m), None, _predicted(each, record, m)) for m in members]
             agreed = _map(each, record)
-            found = [f"AP {what} {average_precision(agreed.ravel(), mask.ravel()):.2f}" for what, mask in objects[:3]]
-            tiles.append(Tile(ENSEMBLE, agreed, None, "\n".join(found)))
+            precisions = [(what, average_precision(agreed.ravel(), m.ravel())) for what, m in _categories(objects)]
+            found = [f"AP {what} {precision:.2f}" for what, precision in precisions]
+            tiles.append(Tile(ENSEMBLE, agreed, None, "\n".join(found[:3])))
             title = tables.EXPLAINERS.get(explainer, explainer)
             rows.append(Row(title, context.image(record), tiles, [mask for _, mask in objects]))
         text = _text(context, members, f"image {record.image_id}")
-        drawn[f"{name}_{number}"] = figures.gallery(rows, f"{text}; below each member its prediction")
+        drawn[f"{name}_{number}"] = figures.gallery(
+            rows, f"{text}; below each member what it predicts, with its probability"
+        )
     return drawn
 
 
@@ -86,7 +91,8 @@ def many_images(explainer: str, each: Scored, *, masks: bool) -> Figure:
         )
         for record in gallery_images(context, options["gallery_rows"])
     ]
-    return figures.gallery(rows, _text(context, members, tables.EXPLAINERS.get(explainer, explainer)))
+    text = _text(context, members, tables.EXPLAINERS.get(explainer, explainer))
+    return figures.gallery(rows, f"{text}, from the most to the least accurate")
 
 
 def gallery_images(context: Context, count: int) -> list[Record]:
@@ -102,6 +108,14 @@ def shown_members(each: Scored, count: int) -> list[Member]:
     names = [ranked[i] for i in np.unique(np.linspace(0, len(ranked) - 1, count).round().astype(int))]
     by_name = {member.name: member for member in each.context.initial}
     return [by_name[name] for name in names]
+
+
+def _categories(objects: list[tuple[str, NDArray[np.bool_]]]) -> list[tuple[str, NDArray[np.bool_]]]:
+    """The objects of each category as one mask, in the order of their first."""
+    return [
+        (name, np.logical_or.reduce([mask for other, mask in objects if other == name]))
+        for name in dict.fromkeys(name for name, _ in objects)
+    ]
 
 
 def _tiles(each: Scored, record: Record, members: list[Member], *, precision: bool) -> list[Tile]:
@@ -123,16 +137,16 @@ def _map(each: Scored, record: Record, member: Member | None = None) -> NDArray[
 
 
 def _predicted(each: Scored, record: Record, member: Member) -> str:
-    """Predicted class and its probability, as "tabby 0.93"."""
+    """Predicted class and, in a second line, its probability."""
     shards = each.context.explanations(each.context.ready(member))
     name = readable(each.context.dataset.classes[int(shards.number(record.image_id, "predicted"))])
-    return f"{name} {shards.number(record.image_id, 'probability'):.2f}"
+    return f"{textwrap.shorten(name, 16, placeholder='...')}\n{shards.number(record.image_id, 'probability'):.2f}"
 
 
 def _text(context: Context, members: list[Member], what: str) -> str:
     whole = len(context.initial)
     shown = f"{whole} members" if len(members) == whole else f"{len(members)} of {whole} members"
-    return f"{context.store.dataset}, {what}, {shown}, from the most to the least accurate"
+    return f"{context.store.dataset}, {what}, {shown}"
 
 
 def _first(scored: Mapping[str, Scored]) -> Scored:
