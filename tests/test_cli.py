@@ -137,7 +137,7 @@ def test_the_completion_hook_is_for_this_command() -> None:
 @pytest.mark.parametrize(
     ("before", "stage", "says"),
     [
-        ("photographs", "finetune", "would predict 6 images with each of 4 members"),
+        ("photographs", "finetune", "predict 6 images with each of 4 members"),
         ("predicted", "explain", "would make 24 explanations: 480 forward and 0 backward passes"),
         ("explained", "vote", "would let 4 members vote on 6 images"),
         ("voted", "score", "would compare 4 members with the consensus on 6 images"),

@@ -12,23 +12,20 @@ from safetensors.torch import save_file
 
 from xconsensus.errors import InputError
 from xconsensus.store import (
-    Shards,
     Store,
     atomic,
     check_settings,
     difference,
     read_csv,
-    read_header,
     read_json,
     read_settings,
-    read_tensors,
     remove,
     safe_name,
     write_csv,
     write_json,
-    write_tensors,
     write_text,
 )
+from xconsensus.tensors import Shards, read_header, read_tensors, write_tensors
 
 SETTINGS = {"explainer": {"samples": 20, "noise": 0.1}, "seed": 0, "layers": [1, 2], "none": None}
 

@@ -12,7 +12,6 @@ from typing import Any
 
 from xconsensus import published
 from xconsensus.errors import InputError, check_type, nearest
-from xconsensus.seeding import seed_of
 
 # The committees of Table 2, and the data set whose half of the table lists them.
 COMMITTEES = {"imagenet81": "imagenet", "cub85": "cub200"}
@@ -99,5 +98,7 @@ def _drawn(pool: list[str], draw: int, seed: int) -> list[str]:
     check_type("committee.draw", draw, 1)
     if not 1 <= draw <= len(pool):
         raise InputError(f"committee.draw={draw}: committee.catalogue has {len(pool)} members to draw from")
+    from xconsensus.seeding import seed_of  # imports torch, which a catalogue can do without
+
     drawn = sorted(pool, key=lambda name: seed_of(seed, name))[:draw]
     return [name for name in pool if name in drawn]

@@ -22,7 +22,8 @@ from xconsensus.datasets.images import center_crop, fit, short_edge
 from xconsensus.errors import InputError, MissingStageError, check_type, nearest
 from xconsensus.memory import keep_freed_memory
 from xconsensus.progress import MODES, log
-from xconsensus.store import Shards, Store, check_settings, flat, read_csv, read_header, read_tensors, remove
+from xconsensus.store import Store, check_settings, flat, read_csv, remove
+from xconsensus.tensors import Shards, read_header, read_tensors
 
 # keys of the dataset group that do not change an image's pixels
 _NOT_OF_AN_IMAGE = (

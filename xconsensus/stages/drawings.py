@@ -74,8 +74,6 @@ def impossible(name: str, results: Results) -> str | None:
             return "no family of at least two members and not all"
         case "sec452" if len(committees.family(context)) < 4:
             return "correlations need a family of at least 4 members"
-        case "table1" if not tables.table1_members(member.name for member in context.initial):
-            return "the committee has none of its five models"
         case "sigma" if not any(
             each.context.config["explainer"]["similarity"] == "rbf" for each in results.scored.values()
         ):
@@ -84,10 +82,12 @@ def impossible(name: str, results: Results) -> str | None:
 
 
 def redundant(name: str, results: Results) -> str | None:
-    """Why a figure is not drawn unless it is asked for by name: another one of the run shows more."""
+    """Why a figure or table is not made unless it is asked for by name."""
     match name:
         case "fig02" | "fig12" | "fig13" if results.context.dataset.has_masks:
             return "the data set has masks: see fig03, fig14 and fig15"
+        case "table1" if not tables.table1_members(member.name for member in results.context.initial):
+            return "the committee has none of its five models"
         case "fig11" if not results.context.config["plot"]["panels"]:
             return "plot.panels names no other data sets"
     return None

@@ -1,7 +1,6 @@
 """explain: choose the images, cut them into superpixels, and explain every member on them."""
 
 import os
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -23,8 +22,10 @@ from xconsensus.seeding import generator
 from xconsensus.selection import choose, right_images
 from xconsensus.stages.context import Context
 from xconsensus.stages.failures import Failures
-from xconsensus.store import Shards, check_settings, read_settings, write_csv
+from xconsensus.stages.planning import seconds_a_pass
+from xconsensus.store import check_settings, read_settings, write_csv
 from xconsensus.superpixels import segment
+from xconsensus.tensors import Shards
 
 
 def run(config: DictConfig) -> None:
@@ -188,7 +189,7 @@ def _plan(context: Context, explainer: Explainer, records: list[Record]) -> None
         with failures.of(member.name):
             ready = context.ready(member)
             todo = len(context.missing(context.explanations(ready), [record.image_id for record in records]))
-            cost = _seconds_a_pass(context, context.rehearsal(ready), backward > 0)
+            cost = seconds_a_pass(context.rehearsal(ready), context.size, "inputs" if backward else None)
             estimate = todo * max(forward, backward) * cost
             log.info(f"  {member.name}: {todo} images to explain, {len(records) - todo} done, about {estimate:.0f} s")
             total, seconds = total + todo, seconds + estimate
@@ -197,16 +198,3 @@ def _plan(context: Context, explainer: Explainer, records: list[Record]) -> None
         f" about {seconds / 3600:.2f} h on {context.device}, {total * values / 1e6:.1f} MB on disk"
     )
     failures.report()
-
-
-def _seconds_a_pass(context: Context, network: Network, backward: bool) -> float:
-    """Seconds a forward (and backward) pass takes here, from a few images."""
-    inputs = torch.zeros(8, 3, context.size, context.size, device=context.device, requires_grad=backward)
-    with torch.set_grad_enabled(backward):
-        for _ in range(2):  # the first one warms up
-            started = time.perf_counter()
-            out = network(inputs).softmax(1)[:, 0].sum()
-            if backward:
-                torch.autograd.grad(out, inputs)
-            float(out)
-    return (time.perf_counter() - started) / len(inputs)

@@ -17,15 +17,9 @@ from xconsensus.progress import counter, log
 from xconsensus.seeding import seed_of
 from xconsensus.stages.context import Context
 from xconsensus.stages.failures import Failures
-from xconsensus.store import (
-    check_settings,
-    read_header,
-    read_json,
-    read_tensors,
-    remove,
-    write_json,
-    write_tensors,
-)
+from xconsensus.stages.planning import seconds_a_pass
+from xconsensus.store import check_settings, read_json, remove, write_json
+from xconsensus.tensors import read_header, read_tensors, write_tensors
 from xconsensus.training import Images, Recipe, State, train
 
 
@@ -161,23 +155,26 @@ def _predict(context: Context, network: Network, records: list[Record], title: s
 def _plan(
     context: Context, members: list[Member], recipe: Recipe, training: list[Record], records: dict[str, list[Record]]
 ) -> None:
-    """Say what the stage would do, after checking that every member can be built and its weights fit."""
+    """Say what the stage would do and cost, after checking that every member can be built and its weights fit."""
     failures = Failures("finetune")
-    size = 0
+    size, passes, seconds = 0, 0, 0.0
+    images = sum(map(len, records.values()))
     for member in members:
         with failures.of(member.name):
             path = context.store.weights(member.name)
-            if context.finetune and _made(context, path, _settings(context, member, recipe, len(training))):
-                network, todo = context.rehearsal(context.ready(member)), "trained already"
-            else:
-                network = context.rehearsal(member)
-                todo = f"to train, {recipe.epochs} epochs of {len(training)} images" if context.finetune else "as it is"
+            trained = context.finetune and _made(context, path, _settings(context, member, recipe, len(training)))
+            network = context.rehearsal(context.ready(member) if trained else member)
+            steps = recipe.epochs * len(training) if context.finetune and not trained else 0
+            what = f"to train, {recipe.epochs} epochs of {len(training)} images" if steps else "as it is"
             parameters = sum(tensor.numel() for tensor in network.model.parameters())
-            size += parameters * 4 if todo.startswith("to train") else 0
-            log.info(f"  {member.name}: {parameters / 1e6:.2f} M parameters, {todo}")
-    images = sum(map(len, records.values()))
+            estimate = images * seconds_a_pass(network, member.input_size)
+            estimate += steps * (seconds_a_pass(network, member.input_size, "weights") if steps else 0)
+            size, passes, seconds = size + (4 * parameters if steps else 0), passes + steps, seconds + estimate
+            what = "trained already" if trained else what
+            log.info(f"  {member.name}: {parameters / 1e6:.2f} M parameters, {what}, about {estimate:.0f} s")
     disk = size + images * len(context.dataset.classes) * 4 * len(members)
     log.info(
-        f"finetune would predict {images} images with each of {len(members)} members; about {disk / 1e6:.1f} MB on disk"
+        f"finetune would train {passes} forward and backward passes and predict {images} images with each of"
+        f" {len(members)} members: about {seconds / 3600:.2f} h on {context.device}, {disk / 1e6:.1f} MB on disk"
     )
     failures.report()

@@ -17,7 +17,8 @@ from xconsensus.metrics import average_precision, bootstrap_mean, correlation
 from xconsensus.progress import counter, log
 from xconsensus.stages.context import Context, digest
 from xconsensus.stages.vote import IMAGES_AT_A_TIME, complete_explanations
-from xconsensus.store import Shards, check_settings, read_settings, write_csv
+from xconsensus.store import check_settings, read_settings, write_csv
+from xconsensus.tensors import Shards
 
 ENSEMBLE = "consensus"  # the row of the committee itself
 

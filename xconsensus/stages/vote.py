@@ -9,7 +9,7 @@ from torch import Tensor
 from xconsensus.consensus import ballot_of, consensus
 from xconsensus.progress import counter, log
 from xconsensus.stages.context import Context
-from xconsensus.store import Shards
+from xconsensus.tensors import Shards
 
 IMAGES_AT_A_TIME = 64
 
