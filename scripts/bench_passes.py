@@ -40,7 +40,7 @@ def main() -> None:
         return
     with initialize_config_module("xconsensus.conf", version_base="1.3"):
         context = Context(compose("explain", overrides=sys.argv[1:]))
-    batch_size = context.config["explain"]["batch_size"]
+    batch_size = context.batch_size
     print(f"{'member':<28}{'forward/s':>12}{'forward+backward/s':>20}   batches of {batch_size} on {context.device}")
     for member in context.working():
         bare = replace(member, weights=None, pretrained=False)

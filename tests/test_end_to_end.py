@@ -115,7 +115,7 @@ def test_tables_have_the_contract_s_columns(root: Path) -> None:
         scores = ("consensus_score", "mean_average_precision")
         assert {"accuracy", *(f"{s}{end}" for s in scores for end in ("", "_low", "_high"))} <= set(members)
         images = pd.read_csv(folder / "images.csv")
-        assert list(images) == ["image_id", "member", "similarity", "average_precision"]
+        assert list(images) == ["image_id", "member", "similarity", "average_precision", "reliability", "samples"]
         assert len(images) == 4 * 5
         correlations = pd.read_csv(folder / "correlations.csv")
         assert {"x", "y", "n", "pearson_r", "pearson_p", "spearman_r", "spearman_p"} <= set(correlations)
@@ -130,6 +130,24 @@ def test_the_consensus_is_the_mean_of_the_paper_s_ballots(root: Path, explainer:
         votes = [ballot(explainer, values[image_id]) for values in members.values()]
         np.testing.assert_allclose(agreed, np.mean(votes, axis=0), rtol=1e-5, atol=1e-7)
         assert agreed.max() > 0
+
+
+@pytest.mark.parametrize("explainer", EXPLAINERS)
+def test_noise_is_summed_up_from_each_explanation_s_reliability(root: Path, explainer: str) -> None:
+    images = pd.read_csv(root / f"scores/quartet/{explainer}/images.csv")
+    own = images[images["member"] != "consensus"]
+    table = members_csv(root, explainer)
+    for member in MEMBERS:
+        rows = own[own["member"] == member]
+        (path,) = (root / "explanations" / explainer / member).glob("*.safetensors")
+        header, tensors = read(path)
+        stored_values = pd.Series(tensors["reliability"], header["ids"])[rows["image_id"]]
+        np.testing.assert_allclose(rows["reliability"], stored_values)
+        assert rows["reliability"].between(-1, 1).all()
+        assert table.loc[member, "noise_share"] == (rows["reliability"] < 0.5).mean()
+        expected = rows["similarity"][rows["reliability"] >= 0.5].mean()
+        np.testing.assert_allclose(table["consensus_score_reliable"][member], expected)
+    assert own["samples"].nunique() == 1
 
 
 @pytest.mark.parametrize("explainer", EXPLAINERS)

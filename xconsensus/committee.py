@@ -292,7 +292,9 @@ class Network(nn.Module):
 
     ``normalise`` maps RGB uint8 or float in 0..255 (N, 3, H, W) to the member's normalised input of the same size;
     ``forward`` takes that, resizes it on the device when (H, W) is not the member's input size, and gives float32
-    logits (N, classes). Resizing after normalising equals resizing before: both are affine.
+    logits (N, classes). Resizing after normalising equals resizing before: both are affine. ``dtype`` is what
+    convolutions and matrix products compute in (`precision.set_precision`); ``compiled`` stands in
+    for the model where it is set.
     """
 
     def __init__(self, member: Member, model: nn.Module) -> None:
@@ -300,6 +302,8 @@ class Network(nn.Module):
         self.member = member
         # channels last: up to twice as fast in convolutions, on CPU and GPU alike
         self.model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.dtype = torch.float32
+        self.compiled: Callable[[Tensor], Tensor] | None = None
         self.register_buffer("mean", torch.tensor(member.mean).view(3, 1, 1) * 255)
         self.register_buffer("std", torch.tensor(member.std).view(3, 1, 1) * 255)
 
@@ -318,5 +322,6 @@ class Network(nn.Module):
         if inputs.shape[-2:] != (size, size):
             mode = self.member.interpolation
             inputs = F.interpolate(inputs, (size, size), mode=mode, antialias=True, align_corners=False)
-        logits: Tensor = self.model(inputs.contiguous(memory_format=torch.channels_last))
-        return logits.float()
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return (self.compiled or self.model)(inputs).float()

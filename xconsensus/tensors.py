@@ -82,8 +82,18 @@ class Shards:
         """Those of ``ids`` that no shard holds, in order."""
         return [image_id for image_id in ids if image_id not in self.index]
 
-    def write(self, ids: Sequence[str], arrays: Sequence[Tensor], fields: Mapping[str, Tensor] | None = None) -> None:
-        """One new shard: an array and a number of each field for each id. Its name follows from the ids."""
+    def note(self, name: str) -> Any:
+        """A note in the header of the first shard, None where there is none."""
+        return next((read_header(path).get(name) for path, _ in self.index.values()), None)
+
+    def write(
+        self,
+        ids: Sequence[str],
+        arrays: Sequence[Tensor],
+        fields: Mapping[str, Tensor] | None = None,
+        **notes: Any,
+    ) -> None:
+        """One new shard: an array and a number of each field for each id, notes. Its name follows from the ids."""
         lengths = torch.tensor([0, *(array.numel() for array in arrays)])
         flat = [array.detach().cpu().flatten() for array in arrays]
         tensors = {"offsets": lengths.cumsum(0), **(fields or {})}
@@ -93,7 +103,7 @@ class Shards:
             tensors["scale"] = torch.stack(scales)
         tensors["values"] = torch.cat(flat)
         path = self.folder / f"{hashlib.sha256('/'.join(ids).encode()).hexdigest()[:16]}.safetensors"
-        write_tensors(path, tensors, self.settings, ids=list(ids), shape=list(arrays[0].shape))
+        write_tensors(path, tensors, self.settings, ids=list(ids), shape=list(arrays[0].shape), **notes)
         self.__dict__.pop("index", None)
 
     def values(self, image_id: str) -> Tensor:
@@ -104,9 +114,9 @@ class Shards:
         return (values.double() * shard["scale"][position]).float() if self.packed else values
 
     def number(self, image_id: str, name: str) -> float:
-        """One field of one image, such as the predicted class of an explanation."""
+        """One field of one image, such as the predicted class of an explanation; NaN where the shard has none."""
         shard, position = self._record(image_id)
-        return float(shard[name][position])
+        return float(shard[name][position]) if name in shard else float("nan")
 
     def release(self) -> None:
         """Forget the shard in memory."""

@@ -21,6 +21,7 @@ from xconsensus.datasets import Record
 from xconsensus.datasets.images import center_crop, fit, short_edge
 from xconsensus.errors import InputError, MissingStageError, check_type, nearest
 from xconsensus.memory import keep_freed_memory
+from xconsensus.precision import PRECISIONS
 from xconsensus.progress import MODES, log
 from xconsensus.store import Store, check_settings, flat, read_csv, remove
 from xconsensus.tensors import Shards, read_header, read_tensors
@@ -47,7 +48,6 @@ _COUNTS = (
     "threads",
     "explain.images",
     "explain.per_class",
-    "explain.batch_size",
     "explain.shard_images",
     "finetune.eval_batch_size",
     "score.bootstrap",
@@ -69,10 +69,15 @@ class Context:
         _check_values(self.config)
         if self.config["progress"] not in MODES:
             raise InputError(f"progress={self.config['progress']} is none of {', '.join(MODES)}")
+        if self.config["explain"]["compile"] not in ("auto", "never"):
+            raise InputError(f"explain.compile={self.config['explain']['compile']} is neither auto nor never")
+        if (precision := self.config["explain"]["precision"]) not in ("auto", *PRECISIONS):
+            raise InputError(f"explain.precision={precision} is unknown{nearest(precision, ['auto', *PRECISIONS])}")
         if self.config["on_bad_image"] not in ("stop", "skip"):
             raise InputError(f"on_bad_image={self.config['on_bad_image']} is neither stop nor skip")
         keep_freed_memory()
         self.device = _device(self.config["device"], self.config["threads"])
+        self.batch_size = _batch_size(self.config["explain"]["batch_size"], self.device)
         self.seed: int = self.config["seed"]
         self.progress: str = self.config["progress"]
         self.overwrite: bool = self.config["overwrite"]
@@ -245,6 +250,7 @@ class Context:
             "dataset": self.image_settings,
             "member": member.settings(),
             "explainer": self.explainer_settings() | self.segmenter_settings(),
+            "precision": self.config["explain"]["precision"],
             "seed": self.seed,
         }
 
@@ -305,7 +311,7 @@ def _check_values(config: dict[str, Any]) -> None:
     base = OmegaConf.to_container(OmegaConf.load(str(importlib.resources.files("xconsensus.conf") / "base.yaml")))
     values = flat(config)
     for key, default in flat(base).items():  # type: ignore[arg-type]
-        if key not in _COUNTS:
+        if key not in (*_COUNTS, "explain.batch_size"):
             check_type(key, values.get(key), default)
     for key in _COUNTS:
         if (value := values.get(key)) is not None:
@@ -320,6 +326,14 @@ def _check_values(config: dict[str, Any]) -> None:
         )
     if not 0 < config["score"]["level"] < 1:
         raise InputError(f"score.level={config['score']['level']} is not between 0 and 1")
+
+
+def _batch_size(given: int | str, device: torch.device) -> int:
+    if given == "auto":
+        return 32 if device.type == "cpu" else 256
+    if not isinstance(given, int) or isinstance(given, bool) or given < 1:
+        raise InputError(f"explain.batch_size={given} is neither auto nor a whole number of at least 1")
+    return given
 
 
 def _device(name: str, threads: int | None) -> torch.device:

@@ -17,6 +17,7 @@ from xconsensus.errors import InputError
 from xconsensus.explainers import Explainer, Explanation
 from xconsensus.explainers.explanation import Image
 from xconsensus.memory import release_freed_memory
+from xconsensus.precision import compile_if_worth, fastest, set_precision
 from xconsensus.progress import Counter, counter, log
 from xconsensus.seeding import generator
 from xconsensus.selection import choose, right_images
@@ -142,6 +143,7 @@ def _explain_member(
     if not missing:
         return
     network = context.network(member)
+    precision = _set_speed(context, explainer, network, shards, len(missing))
     with counter(title, len(missing), "images", context.progress) as count:
         for ids in _shards(context, missing):
             found = [_explain(context, explainer, network, by_id[image_id], labels, count) for image_id in ids]
@@ -153,7 +155,19 @@ def _explain_member(
                     for name in found[0].fields
                 },
             }
-            shards.write(ids, [each.values for each in found], fields)
+            shards.write(ids, [each.values for each in found], fields, precision=precision)
+
+
+def _set_speed(context: Context, explainer: Explainer, network: Network, shards: Shards, images: int) -> str:
+    """Choose precision and compilation; with auto, the precision of shards that exist stays. Returns the precision."""
+    options, (forward, backward) = context.config["explain"], explainer.passes()
+    precision = options["precision"]
+    if precision == "auto":
+        precision = shards.note("precision") or fastest(network, context.size, backward > 0)
+    set_precision(network, precision, len(context.dataset.classes))
+    if options["compile"] == "auto" and not backward:
+        compile_if_worth(network, context.size, min(context.batch_size, forward), forward * images)
+    return str(precision)
 
 
 def _explain(
@@ -166,12 +180,30 @@ def _explain(
         partial(generator, context.seed, record.image_id),
         labels.values(record.image_id).reshape(context.size, context.size) if labels else None,
     )
-    explanation = explainer(network, image, context.config["explain"]["batch_size"])
+    explanation = _within_memory(context, explainer, network, image)
     release_freed_memory()
     if not (np.isfinite(explanation.probability) and explanation.values.isfinite().all()):
         raise InputError(f"member {network.member.name} returns NaN for image {record.image_id}")
     count.add()
     return explanation
+
+
+def _within_memory(context: Context, explainer: Explainer, network: Network, image: Image) -> Explanation:
+    """The explanation, in batches that are halved until the device's memory suffices; that changes no result."""
+    while True:
+        try:
+            return explainer(network, image, context.batch_size)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not ("out of memory" in str(error) or "can't allocate memory" in str(error)):
+                raise
+            if context.batch_size == 1:
+                raise InputError(
+                    f"member {network.member.name}: out of memory on {context.device} at one image"
+                ) from error
+        if context.device.type == "cuda":
+            torch.cuda.empty_cache()
+        context.batch_size //= 2
+        log.info(f"{network.member.name}: out of memory, going on with explain.batch_size={context.batch_size}")
 
 
 def _shards(context: Context, ids: list[str]) -> list[list[str]]:

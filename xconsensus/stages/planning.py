@@ -24,5 +24,5 @@ def seconds_a_pass(network: Network, size: int, gradients: Literal["inputs", "we
             out = network(inputs).softmax(1)[:, 0].sum()
             if gradients:
                 torch.autograd.grad(out, leaves, allow_unused=True)
-            float(out)
+            float(out.detach())
     return (time.perf_counter() - started) / _IMAGES

@@ -21,6 +21,7 @@ from xconsensus.store import check_settings, read_settings, write_csv
 from xconsensus.tensors import Shards
 
 ENSEMBLE = "consensus"  # the row of the committee itself
+RELIABLE = 0.5  # below, more than half of an explanation's variance over superpixels or pixels is sampling noise
 
 
 def run(config: DictConfig) -> None:
@@ -51,17 +52,22 @@ def run(config: DictConfig) -> None:
     with counter(f"score {context.config['explainer']['name']}", len(ids), "images", context.progress) as count:
         similarities = np.full((len(ids), len(names)), np.nan)
         precisions = np.full((len(ids), len(names) + 1), np.nan)  # the last one is the consensus's
+        fields = np.full((2, len(ids), len(names)), np.nan)  # reliability and samples of each explanation
         for start in range(0, len(ids), IMAGES_AT_A_TIME):
             part = slice(start, start + IMAGES_AT_A_TIME)
-            _compare(context, records[part], explanations, consensus, similarity, similarities[part], precisions[part])
+            views = (similarities[part], precisions[part], fields[:, part])
+            _compare(context, records[part], explanations, consensus, similarity, *views)
             count.add(len(records[part]))
     accuracies = ensemble_accuracy((probabilities, labels) for _, probabilities, labels in predictions)
-    members = _members_table(context, accuracies, similarities, precisions)
+    members = _members_table(context, accuracies, similarities, precisions, fields[0])
     members = members[members["member"].isin([*context.scored, ENSEMBLE])]
-    write_csv(folder / "images.csv", _images_table(ids, names, similarities, precisions))
+    write_csv(folder / "images.csv", _images_table(ids, names, similarities, precisions, *fields))
     write_csv(folder / "correlations.csv", correlations_table(members, context.config["score"]["level"]))
     write_csv(path, members, settings)
-    log.info(f"{context.config['explainer']['name']}: scores of {len(names)} members on {len(ids)} images in {folder}")
+    name = context.config["explainer"]["name"]
+    log.info(f"{name}: scores of {len(names)} members on {len(ids)} images in {folder}")
+    if np.isfinite(fields[0]).any():
+        log.info(f"{name}: {_noise(members, fields[0])}")
 
 
 def similarity_of(context: Context) -> Similarity:
@@ -85,8 +91,9 @@ def _compare(
     similarity: Similarity,
     similarities: NDArray[np.float64],
     precisions: NDArray[np.float64],
+    fields: NDArray[np.float64],
 ) -> None:
-    """Fill (images, members) similarities and (images, members + 1) average precisions of some images.
+    """Fill (images, members) similarities, (images, members + 1) average precisions and (2, images, members) fields.
 
     Member by member, so that memory holds one member's explanations at a time.
     """
@@ -97,6 +104,7 @@ def _compare(
             values = shards.values(record.image_id).double()
             if shards is not consensus:
                 similarities[row, column] = similarity(values, agreed[row])
+                fields[:, row, column] = [shards.number(record.image_id, name) for name in ("reliability", "samples")]
             if pixels is not None:
                 precisions[row, column] = average_precision(values.numpy(), *pixels[row])
         shards.release()
@@ -116,6 +124,7 @@ def _members_table(
     accuracies: tuple[list[float], float, float],
     similarities: NDArray[np.float64],
     precisions: NDArray[np.float64],
+    reliability: NDArray[np.float64],
 ) -> pd.DataFrame:
     """members.csv: one row a member, the ensemble last."""
     options = context.config["score"]
@@ -132,6 +141,11 @@ def _members_table(
             "consensus_score_high": [*high, np.nan],
         }
     )
+    if np.isfinite(reliability).any():
+        reliable = np.where(reliability >= RELIABLE, similarities, np.nan)
+        table["reliability"] = [*_mean(reliability), np.nan]
+        table["noise_share"] = [*(reliability < RELIABLE).mean(0), np.nan]
+        table["consensus_score_reliable"] = [*_mean(reliable), np.nan]
     if context.dataset.has_masks:
         low, high = bootstrap_mean(precisions, options["bootstrap"], context.seed, options["level"])
         table["mean_average_precision"] = np.nanmean(precisions, axis=0)
@@ -141,17 +155,44 @@ def _members_table(
     return table
 
 
+def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean over the images (n, members), numbers that are not finite left out; NaN where there is none."""
+    present = np.isfinite(values)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(present, values, 0).sum(0) / present.sum(0))
+
+
+def _noise(members: pd.DataFrame, reliability: NDArray[np.float64]) -> str:
+    """What sampling noise does to the scores, in a line."""
+    own = members[members["member"] != ENSEMBLE]
+    noisy, whole = int((reliability < RELIABLE).sum()), int(np.isfinite(reliability).sum())
+    ranks = correlation(own["consensus_score"], own["consensus_score_reliable"]).spearman_r
+    share = correlation(own["consensus_score"], own["reliability"]).pearson_r ** 2
+    return (
+        f"{noisy} of {whole} explanations are mostly noise (reliability below {RELIABLE}); without them the members'"
+        f" scores keep their order with Spearman's r {ranks:.2f}; reliability goes with {share:.0%} of the variance"
+        " of scores between members"
+    )
+
+
 def _images_table(
-    ids: list[str], names: list[str], similarities: NDArray[np.float64], precisions: NDArray[np.float64]
+    ids: list[str],
+    names: list[str],
+    similarities: NDArray[np.float64],
+    precisions: NDArray[np.float64],
+    reliability: NDArray[np.float64],
+    samples: NDArray[np.float64],
 ) -> pd.DataFrame:
-    """images.csv: one row an image and member; the consensus has an average precision and no similarity."""
-    columns = [*names, ENSEMBLE]
+    """images.csv: one row an image and member; the consensus has an average precision alone."""
+    columns, none = [*names, ENSEMBLE], np.full((len(ids), 1), np.nan)
     return pd.DataFrame(
         {
             "image_id": np.repeat(ids, len(columns)),
             "member": columns * len(ids),
-            "similarity": np.hstack([similarities, np.full((len(ids), 1), np.nan)]).ravel(),
+            "similarity": np.hstack([similarities, none]).ravel(),
             "average_precision": precisions.ravel(),
+            "reliability": np.hstack([reliability, none]).ravel(),
+            "samples": np.hstack([samples, none]).ravel(),
         }
     )
 

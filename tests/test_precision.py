@@ -1,0 +1,150 @@
+"""16-bit passes, compilation and batches: what they may change, and what not."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from conftest import Project
+from torch import Tensor, nn
+
+from xconsensus import precision
+from xconsensus.committee import Network, build, members_of
+from xconsensus.precision import Padded, compile_if_worth, fastest, images_per_second, set_precision
+
+SIZE = 32
+
+
+@pytest.fixture
+def network() -> Network:
+    specification = {"net": {"library": "timm", "model": "test_resnet"}}
+    (member,) = members_of(specification, defaults={}, size=SIZE, resize=SIZE)
+    torch.manual_seed(0)
+    return Network(member, build(member, 5))
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randn(7, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "float16"])
+def test_the_body_computes_in_16_bits_and_the_head_in_32(network: Network, images: Tensor, kind: str) -> None:
+    seen: dict[str, list[torch.dtype]] = {"convolution": [], "head": []}
+    exact = network(images)
+    for module in network.model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda _m, _i, out: seen["convolution"].append(out.dtype))
+    set_precision(network, kind, 5)
+    network.model.fc.register_forward_hook(lambda _m, _i, out: seen["head"].append(out.dtype))
+    rounded = network(images)
+    assert set(seen["convolution"]) == {getattr(torch, kind)}
+    assert set(seen["head"]) == {torch.float32}
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(rounded, exact)
+    assert np.corrcoef(rounded.flatten(), exact.flatten())[0, 1] > 0.999
+
+
+def test_float32_changes_nothing(network: Network, images: Tensor) -> None:
+    before = network(images)
+    set_precision(network, "float32", 5)
+    assert torch.equal(network(images), before)
+
+
+@pytest.mark.parametrize(
+    ("native", "speed", "chosen"),
+    [(None, 9, "float32"), ("bfloat16", 1.0, "float32"), ("bfloat16", 2, "bfloat16"), ("float16", 2, "float16")],
+)
+def test_auto_takes_16_bits_where_the_device_has_them_and_they_are_faster(
+    network: Network, monkeypatch: pytest.MonkeyPatch, native: str | None, speed: float, chosen: str
+) -> None:
+    monkeypatch.setattr(precision, "_native", lambda _: native)
+    rate = lambda network, *_: 1.0 if network.dtype == torch.float32 else speed  # noqa: E731
+    monkeypatch.setattr(precision, "images_per_second", rate)
+    assert fastest(network, SIZE, backward=False) == chosen
+    assert network.dtype == torch.float32
+
+
+def test_a_compiled_network_sees_batches_of_one_size_only() -> None:
+    sizes = []
+
+    def run(inputs: Tensor) -> Tensor:
+        sizes.append(len(inputs))
+        return inputs.flatten(1)[:, :2]
+
+    images = torch.randn(10, 3, 4, 4)
+    padded = Padded(run, 4)
+    assert torch.equal(torch.cat([padded(part) for part in images.split(4)]), images.flatten(1)[:, :2])
+    assert sizes == [4, 4, 4]
+
+
+def test_few_passes_are_not_worth_compiling(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: pytest.fail("compiled"))
+    assert not compile_if_worth(network, SIZE, 4, passes=100)
+    assert network.compiled is None
+
+
+def test_a_compiler_that_fails_leaves_the_network_as_it_was(
+    network: Network, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no compiler")
+
+    before = network(images)
+    monkeypatch.setattr(torch, "compile", fail)
+    assert not compile_if_worth(network, SIZE, 4, passes=10**12)
+    assert torch.equal(network(images), before)
+
+
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("c++")), reason="torch.compile needs a C++ compiler")
+def test_compiling_changes_no_result_beyond_rounding(
+    network: Network, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = network(images)
+    monkeypatch.setattr(precision, "_WORTH", 0.0)  # whatever the times here
+    assert compile_if_worth(network, SIZE, 4, passes=10**12)
+    with torch.inference_mode():
+        after = torch.cat([network(part) for part in images.split(4)])
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture
+def one_device(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A device whose memory holds three images; the batches that were tried."""
+    tried: list[int] = []
+    forward = Network.forward
+
+    def bounded(self: Network, inputs: Tensor) -> Tensor:
+        tried.append(len(inputs))
+        if len(inputs) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return forward(self, inputs)
+
+    monkeypatch.setattr(Network, "forward", bounded)
+    return tried
+
+
+def test_out_of_memory_halves_the_batch_and_changes_no_result(predicted: Project, one_device: list[int]) -> None:
+    for size in (16, 3):
+        settings = ("explainer=lime", "explain.precision=float32", f"explain.batch_size={size}")
+        outcome = predicted.done("explain", *settings, f"explainer.name=lime_{size}")
+        notes = [line for line in outcome.err.splitlines() if "going on with" in line]
+        assert len(notes) == (3 if size == 16 else 0)
+    assert max(one_device) > 3
+    halved, small = (
+        {path.name: path.read_bytes() for path in predicted.outputs.rglob(f"explanations/lime_{size}/*/*.safetensors")}
+        for size in (16, 3)
+    )
+    assert halved == small
+
+
+def test_rates_are_positive_for_both_kinds_of_pass(network: Network) -> None:
+    assert images_per_second(network, SIZE, 2) > 0
+    assert images_per_second(network, SIZE, 2, backward=True) > 0
+
+
+@pytest.mark.parametrize(("key", "value"), [("precision", "float64"), ("compile", "always")])
+def test_unknown_words_are_refused(photographs: Project, key: str, value: str) -> None:
+    outcome = photographs.run("explain", f"explain.{key}={value}")
+    assert outcome.code == 2
+    assert f"explain.{key}={value}" in outcome.errors[0]
