@@ -317,11 +317,11 @@ class Network(nn.Module):
         return (images.float() - self.get_buffer("mean")) / self.get_buffer("std")
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Logits (N, classes), float32, of normalised inputs (N, 3, H, W)."""
+        """Logits (N, classes), float32, of normalised inputs (N, 3, H, W), float32 or ``dtype``."""
         size = self.member.input_size
         if inputs.shape[-2:] != (size, size):
             mode = self.member.interpolation
-            inputs = F.interpolate(inputs, (size, size), mode=mode, antialias=True, align_corners=False)
+            inputs = F.interpolate(inputs.float(), (size, size), mode=mode, antialias=True, align_corners=False)
         inputs = inputs.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             return (self.compiled or self.model)(inputs).float()

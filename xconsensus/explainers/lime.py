@@ -58,7 +58,8 @@ class Lime:
         assert image.segments is not None
         pixels = torch.from_numpy(image.pixels).permute(2, 0, 1)
         original, hidden = (
-            network.normalise(part.to(network.device)) for part in (pixels, mean_colours(pixels, image.segments))
+            network.normalise(part.to(network.device)).to(network.dtype)
+            for part in (pixels, mean_colours(pixels, image.segments))
         )
         segments = image.segments.to(network.device)
         superpixels, generator = int(image.segments.max()) + 1, image.generator()
@@ -104,8 +105,14 @@ def mean_colours(pixels: Tensor, segments: Tensor) -> Tensor:
 
 
 def perturb(original: Tensor, hidden: Tensor, segments: Tensor, masks: Tensor) -> Tensor:
-    """Images (n, 3, H, W) showing ``original`` (3, H, W) where the mask (n, K) of the pixel's superpixel is True."""
-    return torch.where(masks[:, segments.long()].unsqueeze(1), original, hidden)
+    """Images (n, 3, H, W) showing ``original`` (3, H, W) where the mask (n, K) of the pixel's superpixel is True.
+
+    Channels last, in the dtype of ``original``: written once, in the form the network reads.
+    """
+    of_values = segments.long().flatten().repeat_interleave(len(original))  # the superpixel of each number of an image
+    shown = masks.gather(1, of_values.expand(len(masks), -1))
+    rows = torch.where(shown, original.permute(1, 2, 0).flatten(), hidden.permute(1, 2, 0).flatten())
+    return rows.view(len(masks), *segments.shape, len(original)).permute(0, 3, 1, 2)
 
 
 def kernel_weights(masks: Tensor, width: float) -> Tensor:

@@ -49,15 +49,16 @@ class SmoothGrad:
         predicted = int(probabilities.argmax())
         target = predicted if self.target == "predicted" else image.label
         deviation = self.noise * (inputs.max() - inputs.min())
-        generator = image.generator()
+        # drawn where they are used: on a GPU a draw of the CPU would take longer than the gradient
+        generator = torch.Generator(network.device).manual_seed(image.generator().initial_seed())
         # of the samples with even and with odd numbers
         sums = torch.zeros(2, *inputs.shape, dtype=torch.float64, device=network.device)
         done, agreement = 0, 0.0
         for count in steps(self.samples, self.tolerance):
             for numbers in even_batches(torch.arange(done, count), batch_size):
                 # one draw a sample: the values of a larger draw would depend on the batch size
-                noise = torch.stack([torch.randn(inputs.shape, generator=generator) for _ in numbers])
-                found = gradients(network, inputs + deviation * noise.to(network.device), target)
+                noise = [torch.randn(inputs.shape, generator=generator, device=network.device) for _ in numbers]
+                found = gradients(network, inputs + deviation * torch.stack(noise), target)
                 for half in (0, 1):
                     sums[half] += found[(numbers % 2 == half).to(found.device)].sum(0, dtype=torch.float64)
             done = count
