@@ -15,7 +15,8 @@ from xconsensus.committee import Member, Network
 from xconsensus.errors import InputError
 from xconsensus.explainers import Lime
 from xconsensus.explainers.explanation import Image
-from xconsensus.explainers.lime import fit, kernel_weights, mean_colours, perturb
+from xconsensus.explainers.lime import kernel_weights, mean_colours, perturb
+from xconsensus.explainers.regression import Fit, fit, fit_logistic
 from xconsensus.explainers.sampling import draw_masks, even_batches, steps
 from xconsensus.seeding import generator
 
@@ -272,38 +273,112 @@ def test_paired_masks_alternate_with_their_complements(sampling: str, samples: i
     assert not torch.equal(masks, draw_masks(samples, superpixels, sampling, 0.5, generator("other")))
 
 
-@pytest.mark.parametrize("superpixels", [5, 31, 32, 63])
-def test_a_whole_hadamard_design_is_orthogonal_and_hides_each_superpixel_half_the_time(superpixels: int) -> None:
-    order = 2 ** superpixels.bit_length()
+@pytest.mark.parametrize(("superpixels", "order"), [(1, 2), (5, 8), (11, 12), (32, 40), (63, 64), (67, 68), (129, 132)])
+def test_a_whole_hadamard_design_is_orthogonal_and_hides_each_superpixel_half_the_time(
+    superpixels: int, order: int
+) -> None:
     signs = 2 * draw_masks(2 * order, superpixels, "hadamard", 0.5, generator("design")).double() - 1
-    torch.testing.assert_close(signs.T @ signs, 2 * order * torch.eye(superpixels, dtype=torch.float64))
+    assert torch.equal(signs.T @ signs, 2 * order * torch.eye(superpixels, dtype=torch.float64))
     assert (signs.sum(0) == 0).all()
-    assert (signs[::2].T @ signs[::2] == order * torch.eye(superpixels)).all()
+    assert torch.equal(signs[::2].T @ signs[::2], order * torch.eye(superpixels, dtype=torch.float64))
 
 
-def test_orthogonal_designs_determine_the_weights_better() -> None:
-    """Of a nonlinear function, fits of paired masks are nearer to the fit of all masks, and orthogonal ones nearest."""
+EVERY = (torch.arange(1024)[:, None] >> torch.arange(10) & 1).bool()  # mask of 10 superpixels
+
+
+def saturating(masks: Tensor, bend: float) -> Tensor:
+    """A probability that is no linear function of the presence of 10 superpixels, and a curve of one with bend 0."""
     rng = np.random.default_rng(0)
     single, joint = torch.from_numpy(rng.normal(size=10)), torch.from_numpy(rng.normal(size=(10, 10)))
+    x = masks.double()
+    return (2 * x @ single + bend * ((x @ joint) * x).sum(1)).sigmoid()
 
-    def weights_of(masks: Tensor) -> Tensor:
-        x = masks.double()
-        return fit(masks, (x @ single + ((x @ joint) * x).sum(1)).sigmoid(), torch.ones(len(masks))).coefficients
 
-    complete = weights_of((torch.arange(1024)[:, None] >> torch.arange(10) & 1).bool())
-    iid, paired, hadamard = (
-        np.mean(
-            [
-                float((weights_of(draw_masks(64, 10, sampling, 0.5, generator(sampling, trial))) - complete).norm())
-                for trial in range(40)
-            ]
-        )
-        for sampling in ("iid", "paired", "hadamard")
+def regressed(masks: Tensor, bend: float, regression: str = "linear", *, pairs: bool = False) -> Fit:
+    weights, outputs = kernel_weights(masks, 0.25), saturating(masks, bend)
+    if regression == "linear":
+        return fit(masks, outputs, weights, pairs=pairs)
+    return fit_logistic(masks, outputs, weights, EVERY, kernel_weights(EVERY, 0.25), pairs=pairs)
+
+
+def test_orthogonal_designs_determine_the_weights_better_and_a_logistic_curve_again() -> None:
+    """Of a nonlinear function, fits of paired masks are nearer to the fit of all masks, and orthogonal ones nearest."""
+    complete = regressed(EVERY, 1).coefficients
+
+    def distance(sampling: str, regression: str) -> float:
+        draws = [draw_masks(64, 10, sampling, 0.5, generator(sampling, trial)) for trial in range(40)]
+        return float(np.mean([(regressed(m, 1, regression).coefficients - complete).norm() for m in draws]))
+
+    iid, paired, hadamard, logistic = (
+        distance(*each)
+        for each in (("iid", "linear"), ("paired", "linear"), ("hadamard", "linear"), ("hadamard", "logistic"))
     )
-    assert hadamard < 0.95 * paired < 0.9 * iid
+    assert logistic < 0.85 * hadamard < 0.85 * 0.9 * paired < 0.85 * 0.9 * 0.95 * iid
+    assert distance("iid", "logistic") < 0.9 * iid
 
 
-def test_reliability_is_the_correlation_with_a_fit_of_other_masks() -> None:
+def test_the_logistic_regression_finds_the_linear_weights_of_a_logistic_curve_from_few_samples() -> None:
+    masks, complete = draw_masks(120, 10, "iid", 0.5, generator("few")), regressed(EVERY, 0)
+    logistic, linear = (regressed(masks, 0, regression) for regression in ("logistic", "linear"))
+    assert logistic.r2 > 0.99 > 0.95 > complete.r2
+    gaps = [(each.coefficients - complete.coefficients).abs().max() for each in (logistic, linear)]
+    assert gaps[0] < min(0.025, 0.8 * gaps[1])
+
+
+def test_the_logistic_regression_tends_to_the_linear_one_however_wrong_the_curve() -> None:
+    complete = regressed(EVERY, 3)
+    gaps = [
+        (regressed(EVERY.repeat(times, 1), 3, "logistic").coefficients - complete.coefficients).norm()
+        for times in (1, 30)
+    ]
+    scale = complete.coefficients.norm()
+    assert regressed(EVERY, 3, "logistic").r2 < 0.8
+    assert gaps[0] < 0.02 * scale
+    assert gaps[1] < 0.001 * scale
+
+
+def test_the_logistic_curve_is_scikit_learns() -> None:
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    masks = draw_masks(50, 10, "iid", 0.5, generator("curve"))
+    outputs, weights, importance = saturating(masks, 1), kernel_weights(masks, 0.25), kernel_weights(EVERY, 0.25)
+    w, mean = weights / weights.sum(), (weights @ outputs / weights.sum()).item()
+    curve = linear_model.LogisticRegression(C=50 / (mean * (1 - mean)), tol=1e-10, max_iter=10000)
+    # a fraction y of 1 is weight y of 1 and weight 1 - y of 0
+    x, labels = masks.repeat(2, 1).numpy() - 0.5, np.repeat([1, 0], 50)
+    curve.fit(x, labels, sample_weight=torch.cat([w * outputs, w * (1 - outputs)]).numpy())
+    read = torch.from_numpy(curve.predict_proba(EVERY.numpy() - 0.5)[:, 1])
+    found = fit_logistic(masks, outputs, weights, EVERY, importance)
+    torch.testing.assert_close(found.coefficients, fit(EVERY, read, importance).coefficients, rtol=1e-4, atol=1e-6)
+
+
+def test_the_logistic_regression_of_what_determines_nothing() -> None:
+    masks = draw_masks(6, 10, "iid", 0.5, generator("six"))
+    few = regressed(masks, 1, "logistic")
+    assert few.coefficients.isfinite().all()
+    assert few.reliability == 0
+    rest = torch.ones(6), EVERY, torch.ones(1024)
+    constant = fit_logistic(masks, torch.full((6,), 0.25), *rest)
+    assert constant.coefficients.abs().max() < 1e-12
+    assert (constant.r2, constant.reliability) == (0, 0)
+    sure = fit_logistic(masks, torch.tensor([1.0, 0, 1, 1, 0, 0]), *rest)
+    assert sure.coefficients.isfinite().all()
+    broken = fit_logistic(masks, torch.tensor([0.5, 0, torch.nan, 1, 0, 0]), *rest)
+    assert broken.coefficients.isnan().all()
+
+
+@pytest.mark.parametrize("regression", ["linear", "logistic"])
+@pytest.mark.parametrize(
+    ("sampling", "samples"), [("iid", 60), ("iid", 200), ("paired", 60), ("paired", 200), ("hadamard", 56)]
+)
+def test_reliability_is_the_correlation_with_a_fit_of_other_masks(sampling: str, samples: int, regression: str) -> None:
+    draws = [draw_masks(samples, 10, sampling, 0.5, generator("draw", trial)) for trial in range(60)]
+    fits = [regressed(masks, 3, regression, pairs=sampling != "iid") for masks in draws]
+    found = np.corrcoef(np.stack([each.coefficients.numpy() for each in fits]))[np.triu_indices(60, 1)].mean()
+    expected = float(np.mean([each.reliability for each in fits]))
+    assert expected == pytest.approx(found, abs=0.1)
+
+
+def test_the_reliability_of_noise_is_that_of_other_noise() -> None:
     rng = np.random.default_rng(1)
     truth = torch.from_numpy(rng.normal(size=30))
     for noise in (0.5, 4.0, 8.0):
@@ -315,6 +390,20 @@ def test_reliability_is_the_correlation_with_a_fit_of_other_masks() -> None:
         found = np.corrcoef(np.stack([each.coefficients.numpy() for each in fits]))[np.triu_indices(40, 1)].mean()
         expected = float(np.mean([each.reliability for each in fits]))
         assert expected == pytest.approx(found, abs=0.05)
+
+
+def test_lime_explains_by_either_regression() -> None:
+    network, image = network_of(small_model()), image_of()
+    linear, logistic = (Lime(2000, regression=each)(network, image, 250) for each in ("linear", "logistic"))
+    together = np.corrcoef(linear.values, logistic.values)[0, 1]
+    assert 0.99 < together < 1
+    assert logistic.fields["r2"] > linear.fields["r2"]
+    again = Lime(2000, regression="logistic")(network, image, 1000)
+    torch.testing.assert_close(again.values, logistic.values, rtol=1e-4, atol=1e-6)
+    with pytest.raises(InputError, match="regression=logit is unknown: did you mean logistic"):
+        Lime(regression="logit")
+    with pytest.raises(InputError, match="ridge"):
+        Lime(regression="logistic", ridge=1)
 
 
 def test_with_a_tolerance_samples_are_drawn_until_the_weights_are_reliable() -> None:

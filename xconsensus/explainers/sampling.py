@@ -1,5 +1,8 @@
 """How perturbations are drawn, how many, and in which batches."""
 
+import math
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -23,23 +26,43 @@ def draw_masks(samples: int, superpixels: int, sampling: str, keep: float, gener
     if sampling == "paired":
         halves = torch.rand(pairs, superpixels, generator=generator) < 0.5
     else:
-        order = 2 ** int(superpixels).bit_length()  # columns besides the constant one: at least as many as superpixels
-        designs = [_hadamard_rows(order, superpixels, generator) for _ in range(-(-pairs // order))]
-        halves = torch.cat(designs)[:pairs]
+        halves = torch.empty(0, superpixels, dtype=torch.bool)
+        while len(halves) < pairs:
+            halves = torch.cat([halves, _hadamard_rows(superpixels, generator)])
+        halves = halves[:pairs]
     return torch.stack([halves, ~halves], dim=1).flatten(0, 1)[:samples]
 
 
-def _hadamard_rows(order: int, columns: int, generator: torch.Generator) -> Tensor:
-    """All rows, in random order, of random columns of Sylvester's Hadamard matrix, each with a random sign."""
-    chosen = 1 + torch.randperm(order - 1, generator=generator)[:columns]
-    rows = torch.randperm(order, generator=generator)
-    # entry (r, c) of the matrix is the parity of the bits that r and c share
-    shared = rows[:, None] & chosen
-    parity = torch.zeros_like(shared)
-    while shared.any():
-        parity ^= shared & 1
-        shared = shared >> 1
-    return (parity ^ torch.randint(2, (columns,), generator=generator)).bool()
+def _hadamard_rows(superpixels: int, generator: torch.Generator) -> Tensor:
+    """All rows, in random order, of as many random columns of a Hadamard matrix, each with a random sign."""
+    matrix = _hadamard(superpixels + 1)  # a column for each, and the constant one
+    columns = 1 + torch.randperm(len(matrix) - 1, generator=generator)[:superpixels]
+    rows = torch.randperm(len(matrix), generator=generator)
+    return matrix[rows][:, columns] ^ torch.randint(2, (superpixels,), generator=generator).bool()
+
+
+@cache
+def _hadamard(least: int) -> Tensor:
+    """A Hadamard matrix of an order of at least ``least``, bool, the first column True.
+
+    The smallest that Paley's first construction (1933, doi:10.1002/sapm1933121311) with a prime, or none, gives after
+    doubling: 12, 20, 24, 44, 48, 60, 72 ... besides the powers of two.
+    """
+    primes = [q for q in range(3, 2 * least, 4) if all(q % d for d in range(3, int(q**0.5) + 1, 2))]
+    start = min([1, *(q + 1 for q in primes)], key=lambda order: order * 2 ** _doublings(order, least))
+    matrix = torch.ones(start, start, dtype=torch.bool)
+    if start > 1:
+        squares = torch.zeros(start - 1, dtype=torch.bool)
+        squares[torch.arange(1, start - 1) ** 2 % (start - 1)] = True
+        differences = torch.arange(start - 1) - torch.arange(start - 1)[:, None]
+        matrix[1:, 1:] = squares[differences % (start - 1)]
+    for _ in range(_doublings(start, least)):
+        matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, ~matrix], 1)])
+    return matrix
+
+
+def _doublings(order: int, least: int) -> int:
+    return max(0, math.ceil(math.log2(least / order)))
 
 
 def steps(samples: int, tolerance: float | None) -> list[int]:
