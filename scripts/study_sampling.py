@@ -1,0 +1,187 @@
+"""How many samples LIME needs: each way to draw masks against a reference of many independent ones.
+
+Usage: python scripts/study_sampling.py OUT.csv key=value ..., the keys of `xconsensus explain`, such as
+experiment=imagenet_sample root=FOLDER explain.images=20 'committee.only=[squeezenet1_1]'. Rows are appended to
+OUT.csv, member and image pairs that it holds are not made again, and all of it is summed up at the end.
+
+fidelity: correlation of a fit's weights with the reference's. agreement: of the fits of two independent draws, which
+is what `reliability` estimates from one of them.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from hydra import compose, initialize_config_module
+from torch import Tensor
+
+from xconsensus.committee import Network
+from xconsensus.datasets import Record
+from xconsensus.explainers.lime import POPULATION, REGRESSIONS, kernel_weights, mean_colours, perturb
+from xconsensus.explainers.regression import Fit, fit, fit_logistic
+from xconsensus.explainers.sampling import SAMPLINGS, draw_masks
+from xconsensus.precision import fastest, set_precision
+from xconsensus.seeding import generator
+from xconsensus.selection import choose
+from xconsensus.stages.context import Context
+from xconsensus.superpixels import segment
+
+REFERENCE = 8192
+COUNTS = (64, 128, 192, 256, 350, 512, 724, 1000)
+DRAWS = 2
+WIDTH = 0.25
+
+
+def glime_masks(samples: int, superpixels: int, draw: torch.Generator) -> Tensor:
+    """Masks drawn with LIME's kernel as their probability, so that all weigh the same (Tan et al. 2023, GLIME)."""
+    visible = torch.arange(superpixels + 1, dtype=torch.float64)
+    binomial = torch.distributions.Binomial(superpixels, torch.tensor(0.5, dtype=torch.float64)).log_prob(visible).exp()
+    kernel = torch.exp(-((1 - (visible / superpixels).sqrt()) ** 2) / WIDTH**2).sqrt()
+    counts = torch.multinomial(binomial * kernel, samples, replacement=True, generator=draw)
+    ranks = torch.rand(samples, superpixels, generator=draw).argsort(1).argsort(1)
+    return ranks < counts[:, None]
+
+
+def probability_of(network: Network, pixels: Tensor, segments: Tensor, batch_size: int) -> Callable[[Tensor], Tensor]:
+    """The probability of the predicted class of one image under masks (n, K), as a function of these."""
+    original, hidden = (
+        network.normalise(part.to(network.device)).to(network.dtype)
+        for part in (pixels, mean_colours(pixels, segments))
+    )
+    on_device = segments.to(network.device)
+
+    def outputs(masks: Tensor) -> Tensor:
+        with torch.inference_mode():
+            batches = (
+                perturb(original, hidden, on_device, part.to(network.device)) for part in masks.split(batch_size)
+            )
+            return torch.cat([network(batch).softmax(1).cpu() for batch in batches])
+
+    target = int(outputs(torch.ones(1, int(segments.max()) + 1, dtype=torch.bool)).argmax())
+    return lambda masks: outputs(masks)[:, target]
+
+
+def study(context: Context, network: Network, record: Record) -> list[dict[str, object]]:
+    """One row a sampling and count, of one image and member."""
+    image = context.image(record)
+    settings = {key: value for key, value in context.config["explainer"]["segmenter"].items() if key != "name"}
+    segments = torch.from_numpy(segment(image, "quickshift", settings))
+    superpixels = int(segments.max()) + 1
+    outputs = probability_of(network, torch.from_numpy(image).permute(2, 0, 1), segments, context.batch_size)
+
+    population = draw_masks(POPULATION, superpixels, "paired", 0.5, generator(context.seed, record.image_id))
+    importance = kernel_weights(population, WIDTH)
+
+    def fits(sampling: str, number: str, counts: tuple[int, ...]) -> list[dict[str, Fit]]:
+        """Both regressions of the first of these masks, for each count."""
+        draw = generator(context.seed, f"{record.image_id} {sampling} {number}")
+        if sampling == "glime":
+            masks = glime_masks(counts[-1], superpixels, draw)
+            weights = torch.ones(len(masks))
+        else:
+            masks = draw_masks(counts[-1], superpixels, sampling, 0.5, draw)
+            weights = kernel_weights(masks, WIDTH)
+        probabilities, pairs = outputs(masks), sampling in ("paired", "hadamard")
+        parts = [(masks[:count], probabilities[:count], weights[:count]) for count in counts]
+        return [
+            {
+                "linear": fit(*part, pairs=pairs),
+                "logistic": fit_logistic(*part, population, importance, pairs=pairs),
+            }
+            for part in parts
+        ]
+
+    reference = fits("iid", "reference", (REFERENCE,))[0]["linear"]
+    rows: list[dict[str, object]] = []
+    for sampling in (*SAMPLINGS, "glime"):
+        draws = [fits(sampling, str(number), COUNTS) for number in range(DRAWS)]
+        for count, pair in zip(COUNTS, zip(*draws, strict=True), strict=True):
+            for regression in REGRESSIONS:
+                one, other = (each[regression] for each in pair)
+                rows.append(
+                    {
+                        "sampling": sampling if regression == "linear" else f"{sampling} {regression}",
+                        "samples": count,
+                        "superpixels": superpixels,
+                        "fidelity": (_r(one, reference) + _r(other, reference)) / 2,
+                        "agreement": _r(one, other),
+                        "reliability": (one.reliability + other.reliability) / 2,
+                        "reference_reliability": reference.reliability,
+                    }
+                )
+    return rows
+
+
+def _r(first: Fit, second: Fit) -> float:
+    return float(torch.corrcoef(torch.stack([first.coefficients, second.coefficients]))[0, 1])
+
+
+def samples_needed(fidelity: pd.Series, goal: float) -> float:
+    """The count at which fidelity, indexed by count, first reaches the goal; linear in log count between two counts."""
+    counts, values = np.log(fidelity.index.to_numpy(float)), np.maximum.accumulate(fidelity.to_numpy())
+    return float(np.exp(np.interp(goal, values, counts, right=np.nan)))
+
+
+def summary(table: pd.DataFrame) -> None:
+    """Print fidelity by count, the samples that reach that of iid at 1000, and whether reliability keeps its word."""
+    pairs = table.groupby(["member", "image_id"]).ngroups
+    print(f"\nmean fidelity, {table.member.nunique()} members, {pairs} explanations, reference {REFERENCE} iid masks")
+    fidelity = table.pivot_table(index="samples", columns="sampling", values="fidelity")
+    print(fidelity.round(3).to_string())
+    print("\nsamples for the fidelity of 1000 iid ones")
+    needed = {"all": table, **{str(name): part for name, part in table.groupby("member")}}
+    large = table.superpixels > 100
+    needed |= {"over 100 superpixels": table[large], "at most 100 superpixels": table[~large]}
+    needed["clear (reliability of iid at 1000 >= 0.5)"] = _where(table, lambda values: values >= 0.5)
+    needed["mostly noise (below 0.5)"] = _where(table, lambda values: values < 0.5)
+    for name, part in needed.items():
+        if part.empty:
+            continue
+        means = part.pivot_table(index="samples", columns="sampling", values="fidelity")
+        goal = means["iid"][1000]
+        counts = " ".join(f"{method} {samples_needed(means[method], goal):.0f};" for method in means)
+        print(f"  {name} ({part.groupby(['member', 'image_id']).ngroups}), fidelity {goal:.3f}: {counts}")
+    print("\nreliability against the agreement of two draws, by reliability (mean reliability / mean agreement, n)")
+    bins = pd.cut(table.reliability, [-0.01, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0])
+    for (method, interval), cell in table.groupby(["sampling", bins.astype(str)]):
+        print(
+            f"  {method:<18}{interval:<14} {cell.reliability.mean():.2f} / {cell.agreement.mean():.2f}  ({len(cell)})"
+        )
+
+
+def _where(table: pd.DataFrame, test: Callable[[pd.Series], pd.Series]) -> pd.DataFrame:
+    usual = table[(table.sampling == "iid") & (table.samples == 1000)].set_index(["member", "image_id"])
+    kept = usual.index[test(usual.reliability)]
+    return table[pd.MultiIndex.from_frame(table[["member", "image_id"]]).isin(kept)]
+
+
+def main() -> None:
+    """Study every member and image that the file lacks, then sum the file up."""
+    if len(sys.argv) < 2 or {"-h", "--help"} & set(sys.argv[1:]) or "=" in sys.argv[1]:
+        print(__doc__)
+        return
+    path, overrides = Path(sys.argv[1]), sys.argv[2:]
+    with initialize_config_module("xconsensus.conf", version_base="1.3"):
+        context = Context(compose("explain", overrides=overrides))
+    records = context.dataset.records(context.explain_split)
+    records = choose(records, "random", context.config["explain"]["images"], None, context.seed)
+    done = set()
+    if path.exists():
+        done = set(pd.read_csv(path)[["member", "image_id"]].itertuples(index=False, name=None))
+    for member in context.working():
+        network = context.network(context.ready(member))
+        set_precision(network, fastest(network, context.size, False), len(context.dataset.classes))
+        missing = [record for record in records if (member.name, record.image_id) not in done]
+        for number, record in enumerate(missing, 1):
+            rows = study(context, network, record)
+            frame = pd.DataFrame(rows).assign(member=member.name, image_id=record.image_id)
+            frame.to_csv(path, mode="a", header=not path.exists(), index=False)
+            print(f"{member.name} {number}/{len(missing)}", flush=True)
+    summary(pd.read_csv(path))
+
+
+if __name__ == "__main__":
+    main()
