@@ -1,5 +1,6 @@
 import itertools
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -23,12 +24,18 @@ MEMBERS, DIMENSIONS = 5, 17
 PAIRS = [("normalised_squares", "cosine"), ("min_max", "rbf"), ("squares", "cosine")]
 
 
+def consensus_of(ballots: Iterable[Tensor]) -> Tensor:
+    """The consensus of one image."""
+    (agreed,) = consensus([ballot] for ballot in ballots)
+    return agreed
+
+
 def explanations_of(seed: int, members: int = MEMBERS) -> Tensor:
     return torch.from_numpy(np.random.default_rng(seed).normal(size=(members, DIMENSIONS)))
 
 
 def scores_of(explanations: Tensor, vote: str, similarity: str) -> Tensor:
-    agreed = consensus(VOTES[vote](explanation) for explanation in explanations)
+    agreed = consensus_of(VOTES[vote](explanation) for explanation in explanations)
     return Similarity(similarity, sigma=1.5, sigma_pixels=DIMENSIONS)(explanations, agreed)
 
 
@@ -47,7 +54,7 @@ def test_limes_vote_and_score_are_the_papers_equations(seed: int) -> None:
         product = sum(a * c for a, c in zip(weights, agreed, strict=True))
         norms = math.sqrt(sum(a**2 for a in weights)) * math.sqrt(sum(c**2 for c in agreed))
         expected.append(product / norms)
-    found = consensus(normalised_squares(explanation) for explanation in explanations)
+    found = consensus_of(normalised_squares(explanation) for explanation in explanations)
     assert found.tolist() == pytest.approx(agreed)
     assert cosine(explanations, found).tolist() == pytest.approx(expected)
 
@@ -62,7 +69,7 @@ def test_smoothgrads_vote_and_score_are_the_papers_equations(seed: int) -> None:
     for each in normalised:
         distance = math.sqrt(sum((a - c) ** 2 for a, c in zip(each, agreed, strict=True)))
         expected.append(math.exp(-((distance / sigma) ** 2) / 2))
-    found = consensus(min_max(explanation) for explanation in explanations)
+    found = consensus_of(min_max(explanation) for explanation in explanations)
     assert found.tolist() == pytest.approx(agreed)
     assert rbf(explanations, found, sigma).tolist() == pytest.approx(expected)
 
@@ -70,7 +77,7 @@ def test_smoothgrads_vote_and_score_are_the_papers_equations(seed: int) -> None:
 def test_the_later_vote_is_the_plain_mean_of_squares() -> None:
     explanations = explanations_of(0)
     expected = [sum(row[k] ** 2 for row in explanations.tolist()) / MEMBERS for k in range(DIMENSIONS)]
-    assert consensus(map(squares, explanations)).tolist() == pytest.approx(expected)
+    assert consensus_of(map(squares, explanations)).tolist() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("vote", VOTES)
@@ -147,9 +154,21 @@ def test_the_order_of_dimensions_changes_nothing(vote: str, similarity: str) -> 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_streaming_members_equals_stacking_them(vote: str, dtype: torch.dtype) -> None:
     ballots = VOTES[vote](explanations_of(7).to(dtype))
-    streamed = consensus(iter(ballots))
+    streamed = consensus_of(iter(ballots))
     assert streamed.dtype == torch.float64
     torch.testing.assert_close(streamed, ballots.double().mean(0), rtol=1e-13, atol=1e-15)
+
+
+def test_several_images_are_voted_on_apart() -> None:
+    images = [torch.rand(MEMBERS, dimensions) for dimensions in (3, 17, 5)]
+    kept = [image.clone() for image in images]
+    together = consensus((min_max(image[member]) for image in images) for member in range(MEMBERS))
+    for found, image in zip(together, images, strict=True):
+        assert torch.equal(found, consensus_of(min_max(image)))
+    assert all(map(torch.equal, images, kept))
+    one_short = [[images[0][0], images[1][0]], [images[0][1]]]
+    with pytest.raises(ValueError, match="shorter"):
+        consensus(one_short)
 
 
 def test_no_members_have_no_consensus() -> None:
@@ -179,13 +198,13 @@ def test_the_same_difference_a_pixel_scores_alike_at_every_size(side: int) -> No
 
 def test_sigma_holds_as_given_at_its_own_number_of_pixels() -> None:
     explanations = explanations_of(9)
-    agreed = consensus(map(min_max, explanations))
+    agreed = consensus_of(map(min_max, explanations))
     found = Similarity("rbf", sigma=0.7, sigma_pixels=DIMENSIONS)(explanations, agreed)
     torch.testing.assert_close(found, rbf(explanations, agreed, 0.7))
 
 
 def test_every_named_similarity_is_its_function() -> None:
     explanations = explanations_of(10)
-    agreed = consensus(map(min_max, explanations))
+    agreed = consensus_of(map(min_max, explanations))
     by_name = {name: Similarity(name, sigma_pixels=DIMENSIONS)(explanations, agreed) for name in SIMILARITIES}
     torch.testing.assert_close(by_name, {"cosine": cosine(explanations, agreed), "rbf": rbf(explanations, agreed, 5)})

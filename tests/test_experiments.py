@@ -116,7 +116,7 @@ def test_committee_scores_equal_similarities_to_each_committees_own_vote(similar
     assert found.shape == (2, 4, 3)
     for image, each in enumerate(explanations):
         for row, committee in enumerate(committees):
-            agreed = consensus(ballot(each[member].double()) for member in committee)
+            (agreed,) = consensus([ballot(each[member].double())] for member in committee)
             expected = similarity(each[family].double(), agreed)
             np.testing.assert_allclose(found[image, row], expected, atol=1e-6)
 

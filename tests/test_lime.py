@@ -399,7 +399,7 @@ def test_lime_explains_by_either_regression() -> None:
     assert 0.99 < together < 1
     again = Lime(2000, regression="logistic")(network, image, 1000)
     torch.testing.assert_close(again.values, logistic.values, rtol=1e-4, atol=1e-6)
-    with pytest.raises(InputError, match="regression=logit is unknown: did you mean logistic"):
+    with pytest.raises(InputError, match="regression=logit is unknown; nearest: logistic"):
         Lime(regression="logit")
     with pytest.raises(InputError, match="ridge"):
         Lime(regression="logistic", ridge=1)

@@ -32,15 +32,22 @@ def squares(explanation: Tensor) -> Tensor:
     return explanation.square()
 
 
-def consensus(ballots: Iterable[Tensor]) -> Tensor:
-    """The mean of the members' ballots, float64, taken one at a time: memory does not grow with the members."""
-    total, count = torch.zeros((), dtype=torch.float64), 0
-    for ballot in ballots:
-        total = total + ballot.double()
-        count += 1
+def consensus(members: Iterable[Iterable[Tensor]]) -> list[Tensor]:
+    """The mean of the members' ballots of each of some images, float64.
+
+    Members come one at a time, each with its ballots in the order of the images: memory does not grow with them.
+    """
+    totals: list[Tensor] = []
+    count = 0
+    for count, ballots in enumerate(members, 1):
+        if count == 1:
+            totals = [ballot.to(torch.float64, copy=True) for ballot in ballots]
+        else:
+            for total, ballot in zip(totals, ballots, strict=True):
+                total += ballot
     if count == 0:
         raise ValueError("no ballots: a consensus needs at least one member")
-    return total / count
+    return [total / count for total in totals]
 
 
 def cosine(explanation: Tensor, consensus: Tensor) -> Tensor:

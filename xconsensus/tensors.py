@@ -108,10 +108,15 @@ class Shards:
 
     def values(self, image_id: str) -> Tensor:
         """The flat array of one image, (K,), float32 when packed; InputError naming an image that is not there."""
+        values = self.stored(image_id)
+        shard, position = self._record(image_id)
+        return values.float() * float(shard["scale"][position]) if self.packed else values
+
+    def stored(self, image_id: str) -> Tensor:
+        """The flat array as it lies on disk, (K,): when packed, float16 and right up to a positive factor."""
         shard, position = self._record(image_id)
         start, stop = shard["offsets"][position : position + 2].tolist()
-        values = shard["values"][start:stop]
-        return (values.double() * shard["scale"][position]).float() if self.packed else values
+        return shard["values"][start:stop]
 
     def number(self, image_id: str, name: str) -> float:
         """One field of one image, such as the predicted class of an explanation; NaN where the shard has none."""

@@ -1,5 +1,6 @@
 """score: compare each member's explanations with the consensus and the masks; relate the scores to accuracy."""
 
+from copy import copy
 from dataclasses import asdict
 from itertools import combinations
 from typing import Any
@@ -16,9 +17,10 @@ from xconsensus.errors import InputError, nearest
 from xconsensus.metrics import average_precision, bootstrap_mean, correlation
 from xconsensus.progress import counter, log
 from xconsensus.stages.context import Context, digest
-from xconsensus.stages.vote import IMAGES_AT_A_TIME, complete_explanations
+from xconsensus.stages.vote import IMAGES_AT_A_TIME, complete_explanations, exact
 from xconsensus.store import check_settings, read_settings, write_csv
 from xconsensus.tensors import Shards
+from xconsensus.threads import in_threads
 
 ENSEMBLE = "consensus"  # the row of the committee itself
 RELIABLE = 0.5  # below, more than half of an explanation's variance over superpixels or pixels is sampling noise
@@ -53,11 +55,15 @@ def run(config: DictConfig) -> None:
         similarities = np.full((len(ids), len(names)), np.nan)
         precisions = np.full((len(ids), len(names) + 1), np.nan)  # the last one is the consensus's
         fields = np.full((2, len(ids), len(names)), np.nan)  # reliability and samples of each explanation
-        for start in range(0, len(ids), IMAGES_AT_A_TIME):
+
+        def compare(start: int) -> int:
             part = slice(start, start + IMAGES_AT_A_TIME)
             views = (similarities[part], precisions[part], fields[:, part])
             _compare(context, records[part], explanations, consensus, similarity, *views)
-            count.add(len(records[part]))
+            return len(records[part])
+
+        for done in in_threads(compare, range(0, len(ids), IMAGES_AT_A_TIME)):
+            count.add(done)
     accuracies = ensemble_accuracy((probabilities, labels) for _, probabilities, labels in predictions)
     members = _members_table(context, accuracies, similarities, precisions, fields[0])
     members = members[members["member"].isin([*context.scored, ENSEMBLE])]
@@ -98,15 +104,16 @@ def _compare(
     Member by member, so that memory holds one member's explanations at a time.
     """
     pixels = [areas(context, record) for record in records] if context.dataset.has_masks else None
-    agreed = [consensus.values(record.image_id).double() for record in records]
-    for column, shards in enumerate([*explanations, consensus]):
+    readers = [*map(copy, explanations), copy(consensus)]  # a thread's own, as each keeps the shard it reads
+    agreed = [readers[-1].values(record.image_id) for record in records]
+    for column, shards in enumerate(readers):
         for row, record in enumerate(records):
-            values = shards.values(record.image_id).double()
-            if shards is not consensus:
-                similarities[row, column] = similarity(values, agreed[row])
+            if column < len(explanations):
+                values = exact(shards, record.image_id)
+                similarities[row, column] = similarity(values, agreed[row].to(values.dtype))
                 fields[:, row, column] = [shards.number(record.image_id, name) for name in ("reliability", "samples")]
             if pixels is not None:
-                precisions[row, column] = average_precision(values.numpy(), *pixels[row])
+                precisions[row, column] = average_precision(shards.stored(record.image_id).numpy(), *pixels[row])
         shards.release()
 
 

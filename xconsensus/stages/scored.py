@@ -10,7 +10,7 @@ from torch import Tensor
 from xconsensus import tables
 from xconsensus.datasets import Record
 from xconsensus.stages.context import Context
-from xconsensus.stages.vote import IMAGES_AT_A_TIME, complete_explanations
+from xconsensus.stages.vote import IMAGES_AT_A_TIME, complete_explanations, exact
 from xconsensus.store import read_csv, read_settings
 
 
@@ -28,7 +28,7 @@ class Scored:
         return bool(self.context.segmenter_settings())
 
     def explanations(self, records: Sequence[Record]) -> Iterator[tuple[Record, Tensor]]:
-        """Each image with the explanations of all members, (m, K) float64, in the committee's order.
+        """Each image with the explanations of all members, (m, K), in the committee's order.
 
         Memory holds all members' maps of ``IMAGES_AT_A_TIME`` images.
         """
@@ -38,10 +38,10 @@ class Scored:
             rows: list[list[Tensor]] = [[] for _ in some]
             for member in shards:
                 for row, record in zip(rows, some, strict=True):
-                    row.append(member.values(record.image_id))
+                    row.append(exact(member, record.image_id))
                 member.release()
             for row, record in zip(rows, some, strict=True):
-                yield record, torch.stack(row).double()
+                yield record, torch.stack(row)
 
 
 def read_scored(context: Context) -> Scored:
