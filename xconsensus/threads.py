@@ -1,6 +1,6 @@
-"""Work on many small arrays in several threads."""
+"""Work on many small arrays in several threads, and work ahead in one."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -24,3 +24,16 @@ def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> Ite
                 yield from pool.map(function, items[start : start + 2 * threads])
     finally:
         torch.set_num_threads(threads)
+
+
+def ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """``function`` of each item, in order, the next one made by a thread while the last one is used."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = None
+        for item in items:
+            following = pool.submit(function, item)
+            if waiting is not None:
+                yield waiting.result()
+            waiting = following
+        if waiting is not None:
+            yield waiting.result()

@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 from xconsensus.committee import Network
 from xconsensus.errors import InputError
 from xconsensus.seeding import generator, seed_of
+from xconsensus.threads import ahead
 
 
 @dataclass(frozen=True)
@@ -140,13 +142,10 @@ def _epoch(
     if len(batches) > 1 and len(batches[-1]) == 1:
         batches.pop()  # batch normalisation cannot train on a single image
     losses = []
-    for step, batch in enumerate(batches):
+    read = partial(_augmented, images, recipe, network.member.input_size, draws)
+    for step, (inputs, labels) in enumerate(ahead(read, batches)):
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate(epoch + step / len(batches))
-        place, flips = torch.rand(len(batch), 2, generator=draws), torch.rand(len(batch), generator=draws)
-        place = place if recipe.random_crop else torch.full_like(place, 0.5)
-        inputs = crops(images, batch, network.member.input_size, place, flips < recipe.flip)
-        labels = torch.tensor([images.labels[index] for index in batch])
         with torch.autocast(network.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
             normalised = network.normalise(inputs.to(network.device))
             outputs = network.model(normalised.contiguous(memory_format=torch.channels_last))
@@ -162,8 +161,18 @@ def _epoch(
         if recipe.clip_norm:
             torch.nn.utils.clip_grad_norm_(network.model.parameters(), recipe.clip_norm)
         optimizer.step()
-        losses.append(loss.item() * len(batch))
+        losses.append(loss.item() * len(labels))
     return sum(losses) / sum(map(len, batches))
+
+
+def _augmented(
+    images: Images, recipe: Recipe, size: int, draws: torch.Generator, batch: list[int]
+) -> tuple[Tensor, Tensor]:
+    """Random crops (n, 3, size, size) of some images, some of them mirrored, and their labels (n,)."""
+    place, flips = torch.rand(len(batch), 2, generator=draws), torch.rand(len(batch), generator=draws)
+    place = place if recipe.random_crop else torch.full_like(place, 0.5)
+    labels = torch.tensor([images.labels[index] for index in batch])
+    return crops(images, batch, size, place, flips < recipe.flip), labels
 
 
 def _freeze_statistics(model: torch.nn.Module) -> None:
