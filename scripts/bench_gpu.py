@@ -1,0 +1,112 @@
+"""Seconds an image of LIME and SmoothGrad for six networks, beside the bare passes and Captum, and how busy the GPU is.
+
+Usage: python scripts/bench_gpu.py [LIME_SAMPLES SMOOTHGRAD_SAMPLES [NETWORK ...]], 1000 and 50 unless given. Random
+weights; runs on a CPU too, where fewer samples are advisable. Needs the extra `test`.
+"""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from bench_explain import bare, captum_lime, captum_smoothgrad
+from benchmark import seconds, show
+
+from xconsensus.committee import Network, build, members_of
+from xconsensus.explainers import Explainer, Lime, SmoothGrad
+from xconsensus.explainers.explanation import Image
+from xconsensus.precision import compile_if_worth, fastest, set_precision
+from xconsensus.seeding import generator
+from xconsensus.superpixels import segment
+
+NETWORKS = {
+    "resnet50": {"library": "timm", "model": "resnet50"},
+    "densenet161": {"library": "timm", "model": "densenet161"},
+    "vgg16": {"library": "timm", "model": "vgg16"},
+    "mobilenet_v2": {"library": "timm", "model": "mobilenetv2_100"},
+    "efficientnet_b0": {"library": "timm", "model": "efficientnet_b0"},
+    "hrnet_w18": {"library": "timm", "model": "hrnet_w18"},
+}
+SIZE, IMAGES = 224, 100  # images: of the run whose length decides on compiling
+
+
+def drawn_image() -> Image:
+    """Smooth noise, so that it has superpixels."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (14, 14, 3), dtype=np.uint8).repeat(16, 0).repeat(16, 1)
+    segments = segment(pixels, "slic", {"n_segments": 60, "start_label": 0})
+    return Image(pixels, 0, partial(generator, 0), torch.from_numpy(segments))
+
+
+def busy(function: Callable[[], object]) -> tuple[float, float]:
+    """Seconds of a call, and the mean utilisation of the GPU meanwhile, in per cent; NaN without one."""
+    found: list[float] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        query = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+        while not done.wait(0.1):
+            found.append(float(subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]))
+
+    watcher = threading.Thread(target=watch)
+    if torch.cuda.is_available():
+        watcher.start()
+    spent = seconds(function)
+    done.set()
+    if watcher.ident:
+        watcher.join()
+    return spent, float(np.mean(found)) if found else float("nan")
+
+
+def measure(name: str, explainer: Explainer, samples: int, device: torch.device) -> dict[str, object]:
+    """One row: a network and an explainer."""
+    (member,) = members_of({name: NETWORKS[name]}, defaults={}, size=SIZE, resize=SIZE)
+    network = Network(member, build(member, 1000)).to(device)
+    backward, batch_size = explainer.passes()[1] > 0, 256 if device.type == "cuda" else 32
+    precision = fastest(network, SIZE, backward)
+    set_precision(network, precision, 1000)
+    compiled = not backward and compile_if_worth(network, SIZE, min(batch_size, samples), samples * IMAGES)
+    image = drawn_image()
+    explainer(network, image, batch_size)
+    spent, used = busy(lambda: explainer(network, image, batch_size))
+    passes = seconds(lambda: bare(network, samples, batch_size, SIZE, backward))
+    plain = Network(member, build(member, 1000)).to(device)
+    pixels = torch.from_numpy(image.pixels).permute(2, 0, 1).to(device)
+    assert image.segments is not None
+    other = (
+        captum_smoothgrad(plain, pixels, samples)
+        if backward
+        else captum_lime(plain, pixels, image.segments.to(device), samples)
+    )
+    return {
+        "network": name,
+        "precision": precision + (", compiled" if compiled else ""),
+        "s/image": spent,
+        "bare passes": passes,
+        "ratio": spent / passes,
+        "captum / own": seconds(other) / spent,
+        "GPU busy, %": used,
+    }
+
+
+def main() -> None:
+    """Print a table an explainer."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__)
+        return
+    lime, smoothgrad = map(int, sys.argv[1:3]) if sys.argv[2:] else (1000, 50)
+    names = sys.argv[3:] or list(NETWORKS)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    where = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    for title, explainer, samples in (
+        (f"LIME, {lime} samples", Lime(lime), lime),
+        (f"SmoothGrad, {smoothgrad} samples", SmoothGrad(smoothgrad), smoothgrad),
+    ):
+        show(f"{title}, {where}", [measure(name, explainer, samples, device) for name in names])
+
+
+if __name__ == "__main__":
+    main()

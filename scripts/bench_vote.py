@@ -1,0 +1,99 @@
+"""vote and score of many SmoothGrad maps beside reading the files alone, and the memory they take.
+
+Usage: python scripts/bench_vote.py [MEMBERS IMAGES], 80 and 1000 unless given. Maps are synthetic: about 100 KB each
+on disk, 8 GB in all, removed afterwards.
+"""
+
+import resource
+import sys
+from pathlib import Path
+
+import pandas as pd
+import torch
+from benchmark import config_of, scratch, seconds, show
+from omegaconf import DictConfig
+from PIL import Image
+from safetensors.torch import save_file
+
+from xconsensus.stages import score, vote
+from xconsensus.stages.context import Context
+from xconsensus.store import write_csv
+from xconsensus.tensors import read_tensors, write_tensors
+
+MODULE = """
+from torch import nn
+
+class Mean(nn.Sequential):
+    def __init__(self, num_classes):
+        super().__init__(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, num_classes))
+"""
+
+
+def prepare(folder: Path, members: int, images: int) -> DictConfig:
+    """Folders as explain and finetune would leave them, with random maps and predictions."""
+    photographs = folder / "photographs"
+    for number in range(images):
+        path = photographs / f"{number % 2}" / f"{number:05}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(path)
+    (folder / "mean.py").write_text(MODULE)
+    save_file({"2.weight": torch.zeros(2, 3), "2.bias": torch.zeros(2)}, folder / "mean.safetensors")
+    one = {"library": "module", "model": f"{folder}/mean.py:Mean", "weights": f"{folder}/mean.safetensors"}
+    specifications = {f"member{number:03}": {"family": "Mean", **one} for number in range(members)}
+    overrides = ["dataset=imagefolder", f"dataset.root={photographs}", f"output_dir={folder}/outputs"]
+    config = config_of("run", [*overrides, "explainer=smoothgrad", "explain.only_correct=none"], specifications)
+    context = Context(config)
+    records = context.dataset.records("test")
+    rows = [(record.image_id, record.path, record.label) for record in records]
+    write_csv(context.store.images(context.committee), pd.DataFrame(rows, columns=["image_id", "path", "label"]), {})
+    ids, labels = [record.image_id for record in records], torch.tensor([record.label for record in records])
+    generator = torch.Generator().manual_seed(0)
+    common = torch.rand(64, context.size, context.size, generator=generator)
+    for member in context.initial:
+        probabilities = torch.full((len(ids), 2), 0.5)
+        path = context.store.predictions("test", member.name)
+        header = context.prediction_settings(member, records)
+        write_tensors(path, {"probabilities": probabilities, "labels": labels}, header, ids=ids)
+        shards = context.explanations(member)
+        maps = 1e-5 * (common + torch.rand(common.shape, generator=generator))
+        for start in range(0, len(ids), 64):
+            some = ids[start : start + 64]
+            fields = {"reliability": torch.ones(len(some)), "samples": torch.ones(len(some))}
+            shards.write(some, list(maps[: len(some)].roll(start // 64, 1)), fields)
+    return config
+
+
+def read_all(context: Context) -> int:
+    """Read every tensor of every shard; the bytes."""
+    size = 0
+    for member in context.initial:
+        for path in sorted(context.explanations(member).folder.iterdir()):
+            size += sum(tensor.nbytes for tensor in read_tensors(path).values())
+    return size
+
+
+def main() -> None:
+    """Print one table."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__)
+        return
+    members, images = map(int, sys.argv[1:]) if sys.argv[1:] else (80, 1000)
+    with scratch() as folder:
+        config = prepare(folder, members, images)
+        context = Context(config)
+        read_all(context)  # from here on the files are in the system's cache, as far as it goes
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        reading = min(seconds(lambda: read_all(context)) for _ in range(2))
+        voting, scoring = seconds(lambda: vote.run(config)), seconds(lambda: score.run(config))
+        reading = min(reading, seconds(lambda: read_all(context)))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        rows = [
+            {"what": name, "seconds": spent, "of the reading speed": reading / spent}
+            for name, spent in (("reading the files", reading), ("vote", voting), ("score", scoring))
+        ]
+        show(f"{members} members x {images} maps of 224x224, {read_all(context) / 2**30:.1f} GiB", rows)
+        print(f"largest memory {peak:.2f} GiB ({before:.2f} before vote)")
+
+
+if __name__ == "__main__":
+    main()
