@@ -2,8 +2,10 @@
 
 import ctypes
 import platform
+from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+_STATM = Path("/proc/self/statm")  # sizes in pages: of the process, resident, ...
 _libc = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
 
 
@@ -19,6 +21,27 @@ def keep_freed_memory() -> None:
 
 
 def release_freed_memory() -> None:
-    """Give back what is kept; called now and then, since the kept memory falls into pieces and grows."""
+    """Give back what is kept."""
     if _libc:
         _libc.malloc_trim(0)
+
+
+class Keeper:
+    """Gives kept memory back when it has grown: it falls into pieces, and a new member needs others.
+
+    Not after every image: the kernel takes as long to provide the pages anew as a small network to use them.
+    """
+
+    def __init__(self) -> None:
+        self._usual: int | None = None
+
+    def release_if_grown(self) -> None:
+        """Give back what is kept if the process holds half as much again as at the first call since it last did."""
+        if not _libc:
+            return
+        resident = int(_STATM.read_text().split()[1])
+        if self._usual is None:
+            self._usual = resident
+        elif resident > 1.5 * self._usual:
+            release_freed_memory()
+            self._usual = None

@@ -20,7 +20,7 @@ from xconsensus.committee import Member, Network, build, fill, head_tensors, mem
 from xconsensus.datasets import Record
 from xconsensus.datasets.images import center_crop, fit, short_edge
 from xconsensus.errors import InputError, MissingStageError, check_type, nearest
-from xconsensus.memory import keep_freed_memory
+from xconsensus.memory import Keeper, keep_freed_memory
 from xconsensus.precision import PRECISIONS
 from xconsensus.progress import MODES, log
 from xconsensus.store import Store, check_settings, flat, read_csv, remove
@@ -76,6 +76,7 @@ class Context:
         if self.config["on_bad_image"] not in ("stop", "skip"):
             raise InputError(f"on_bad_image={self.config['on_bad_image']} is neither stop nor skip")
         keep_freed_memory()
+        self.memory = Keeper()
         self.device = _device(self.config["device"], self.config["threads"])
         self.batch_size = _batch_size(self.config["explain"]["batch_size"], self.device)
         self.seed: int = self.config["seed"]

@@ -16,7 +16,6 @@ from xconsensus.datasets import Record
 from xconsensus.errors import InputError
 from xconsensus.explainers import Explainer, Explanation
 from xconsensus.explainers.explanation import Image
-from xconsensus.memory import release_freed_memory
 from xconsensus.precision import compile_if_worth, fastest, set_precision
 from xconsensus.progress import Counter, counter, log
 from xconsensus.seeding import generator
@@ -163,7 +162,7 @@ def _set_speed(context: Context, explainer: Explainer, network: Network, shards:
     options, (forward, backward) = context.config["explain"], explainer.passes()
     precision = options["precision"]
     if precision == "auto":
-        precision = shards.note("precision") or fastest(network, context.size, backward > 0)
+        precision = shards.note("precision") or ("float32" if backward else fastest(network, context.size))
     set_precision(network, precision, len(context.dataset.classes))
     if options["compile"] == "auto" and not backward:
         compile_if_worth(network, context.size, min(context.batch_size, forward), forward * images)
@@ -181,7 +180,7 @@ def _explain(
         labels.values(record.image_id).reshape(context.size, context.size) if labels else None,
     )
     explanation = _within_memory(context, explainer, network, image)
-    release_freed_memory()
+    context.memory.release_if_grown()
     if not (np.isfinite(explanation.probability) and explanation.values.isfinite().all()):
         raise InputError(f"member {network.member.name} returns NaN for image {record.image_id}")
     count.add()
