@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from xconsensus import precision
 from xconsensus.committee import Network, build, members_of
 from xconsensus.precision import Padded, compile_if_worth, fastest, images_per_second, set_precision
+from xconsensus.tensors import read_header
 
 SIZE = 32
 
@@ -61,8 +62,28 @@ def test_auto_takes_16_bits_where_the_device_has_them_and_they_are_faster(
     monkeypatch.setattr(precision, "_native", lambda _: native)
     rate = lambda network, *_: 1.0 if network.dtype == torch.float32 else speed  # noqa: E731
     monkeypatch.setattr(precision, "images_per_second", rate)
-    assert fastest(network, SIZE, backward=False) == chosen
+    assert fastest(network, SIZE) == chosen
     assert network.dtype == torch.float32
+
+
+def test_labels_are_those_of_float32_whatever_the_precision(network: Network, images: Tensor) -> None:
+    exact = network(images)
+    set_precision(network, "bfloat16", 5)
+    network.compiled = lambda inputs: torch.zeros(len(inputs), 5)
+    assert torch.equal(network.exactly(images), exact)
+    assert network.dtype == torch.bfloat16
+    assert not network(images).any()
+
+
+def test_auto_computes_gradients_in_float32(predicted: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("xconsensus.stages.explain.fastest", lambda *_: "bfloat16")
+    for explainer, expected in (("lime", "bfloat16"), ("smoothgrad", "float32")):
+        predicted.done(
+            "explain", f"explainer={explainer}", "explain.precision=auto", f"explainer.name={explainer}_auto"
+        )
+        found = list(predicted.outputs.rglob(f"explanations/{explainer}_auto/*/*.safetensors"))
+        assert found
+        assert {read_header(path)["precision"] for path in found} == {expected}
 
 
 def test_a_compiled_network_sees_batches_of_one_size_only() -> None:

@@ -325,3 +325,13 @@ class Network(nn.Module):
         inputs = inputs.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             return (self.compiled or self.model)(inputs).float()
+
+    def exactly(self, inputs: Tensor) -> Tensor:
+        """Logits of float32 inputs in float32 and not compiled: a label is not to depend on speed."""
+        faster = self.dtype, self.compiled
+        self.dtype, self.compiled = torch.float32, None
+        try:
+            logits: Tensor = self(inputs)
+        finally:
+            self.dtype, self.compiled = faster
+        return logits

@@ -23,8 +23,9 @@ def normalised_squares(explanation: Tensor) -> Tensor:
 
 def min_max(explanation: Tensor) -> Tensor:
     r"""SmoothGrad's ballot, (L_k - min L) / (max L - min L), of (..., K), in 0..1; zeros for a constant map."""
-    low, high = explanation.aminmax(dim=-1, keepdim=True)
-    return torch.where(high > low, (explanation - low) / (high - low), 0.0)
+    # amin and amax: aminmax along a dimension takes ten times as long
+    low, high = explanation.amin(-1, keepdim=True), explanation.amax(-1, keepdim=True)
+    return (explanation - low) / torch.where(high > low, high - low, torch.inf)
 
 
 def squares(explanation: Tensor) -> Tensor:

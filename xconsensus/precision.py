@@ -40,17 +40,18 @@ def _keep_exact(head: nn.Module, device: str) -> None:
     head.forward = exact
 
 
-def fastest(network: Network, size: int, backward: bool) -> str:
-    """The precision for ``auto``: the 16 bits that the device computes with, if they are faster than float32.
+def fastest(network: Network, size: int) -> str:
+    """The precision for forward passes: the 16 bits that the device computes with, if they are faster than float32.
 
-    Measured on a few images of ``size`` pixels a side, forward, or forward and ``backward``.
+    Measured on a few images of ``size`` pixels a side. Not for gradients: of real networks, SmoothGrad in bfloat16
+    correlates with that in float32 between 0.94 and 0.99 only (docs/benchmarks.md).
     """
     if (half := _native(network.device)) is None:
         return "float32"
     rates = {}
     for precision in ("float32", half):
         network.dtype = PRECISIONS[precision]
-        rates[precision] = images_per_second(network, size, _TRIAL // 4, backward)
+        rates[precision] = images_per_second(network, size, _TRIAL // 4)
     network.dtype = torch.float32
     return half if rates[half] > _WORTH * rates["float32"] else "float32"
 

@@ -68,10 +68,10 @@ class Lime:
         """One weight a superpixel; fields: ``r2``, ``intercept``, ``reliability`` of the fit, ``samples`` it took."""
         assert image.segments is not None
         pixels = torch.from_numpy(image.pixels).permute(2, 0, 1)
-        original, hidden = (
-            network.normalise(part.to(network.device)).to(network.dtype)
-            for part in (pixels, mean_colours(pixels, image.segments))
+        whole, blank = (
+            network.normalise(part.to(network.device)) for part in (pixels, mean_colours(pixels, image.segments))
         )
+        original, hidden = whole.to(network.dtype), blank.to(network.dtype)
         segments = image.segments.to(network.device)
         superpixels, generator = int(image.segments.max()) + 1, image.generator()
 
@@ -85,7 +85,9 @@ class Lime:
         masks = draw_masks(first, superpixels, self.sampling, self.keep_probability, generator)
         masks[0] = True  # the unperturbed image
         outputs = probabilities(masks)
-        predicted, probability = int(outputs[0].argmax()), float(outputs[0].max())
+        with torch.inference_mode():
+            exact = outputs[0] if network.dtype == torch.float32 else network.exactly(whole[None]).softmax(1)[0].cpu()
+        predicted, probability = int(exact.argmax()), float(exact.max())
         target = predicted if self.target == "predicted" else image.label
         outputs = outputs[:, target]
         fitted = self._fit(masks, outputs, image)

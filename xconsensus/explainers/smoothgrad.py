@@ -45,7 +45,7 @@ class SmoothGrad:
         """
         inputs = network.normalise(torch.from_numpy(image.pixels).to(network.device).permute(2, 0, 1))
         with torch.no_grad():
-            probabilities = network(inputs[None]).softmax(1)[0]
+            probabilities = network.exactly(inputs[None]).softmax(1)[0]
         predicted = int(probabilities.argmax())
         target = predicted if self.target == "predicted" else image.label
         deviation = self.noise * (inputs.max() - inputs.min())

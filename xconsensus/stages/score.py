@@ -173,12 +173,14 @@ def _noise(members: pd.DataFrame, reliability: NDArray[np.float64]) -> str:
     """What sampling noise does to the scores, in a line."""
     own = members[members["member"] != ENSEMBLE]
     noisy, whole = int((reliability < RELIABLE).sum()), int(np.isfinite(reliability).sum())
+    line = f"{noisy} of {whole} explanations are mostly noise (reliability below {RELIABLE})"
     ranks = correlation(own["consensus_score"], own["consensus_score_reliable"]).spearman_r
     share = correlation(own["consensus_score"], own["reliability"]).pearson_r ** 2
+    if not np.isfinite([ranks, share]).all():
+        return line
     return (
-        f"{noisy} of {whole} explanations are mostly noise (reliability below {RELIABLE}); without them the members'"
-        f" scores keep their order with Spearman's r {ranks:.2f}; reliability goes with {share:.0%} of the variance"
-        " of scores between members"
+        f"{line}; without them the members' scores keep their order with Spearman's r {ranks:.2f}; reliability goes"
+        f" with {share:.0%} of the variance of scores between members"
     )
 
 
