@@ -77,7 +77,6 @@ def package_lime(network: Network, image: Tensor, segments: Tensor, samples: int
         num_samples=samples,
         batch_size=32,
         segmentation_fn=lambda _: segments.numpy(),
-        progress_bar=False,
     )
 
 
@@ -149,15 +148,15 @@ def main() -> None:
         return
     with scratch() as folder:
         members = with_random_weights(folder, NETWORKS, 1000, 224)
-        for method, samples in SAMPLES.items():
-            rows = []
+        for method, precision in (("lime", "auto"), ("smoothgrad", "auto"), ("smoothgrad", "bfloat16")):
+            rows, samples = [], SAMPLES[method]
             for name, specification in members.items():
-                out = folder / f"{name}_{method}"
+                out = folder / f"{name}_{method}_{precision}"
                 fixed = [f"explainer={method}", f"explainer.samples={samples}", "explain.only_correct=none"]
-                fixed += [f"output_dir={out}", "explain.compile=never"]
+                fixed += [f"output_dir={out}", "explain.compile=never", f"explain.precision={precision}"]
                 rows.append(measure(config_of("explain", [*sys.argv[1:], *fixed], {name: specification}), method, out))
                 print(rows[-1], flush=True)
-            show(method, rows)
+            show(f"{method}, explain.precision={precision}", rows)
 
 
 if __name__ == "__main__":

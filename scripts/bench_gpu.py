@@ -66,7 +66,7 @@ def measure(name: str, explainer: Explainer, samples: int, device: torch.device)
     (member,) = members_of({name: NETWORKS[name]}, defaults={}, size=SIZE, resize=SIZE)
     network = Network(member, build(member, 1000)).to(device)
     backward, batch_size = explainer.passes()[1] > 0, 256 if device.type == "cuda" else 32
-    precision = fastest(network, SIZE, backward)
+    precision = "float32" if backward else fastest(network, SIZE)
     set_precision(network, precision, 1000)
     compiled = not backward and compile_if_worth(network, SIZE, min(batch_size, samples), samples * IMAGES)
     image = drawn_image()

@@ -34,8 +34,9 @@ def run(method: str, case: dict[str, int], overrides: list[str]) -> float:
         fixed += [f"dataset.size={case['side']}", f"dataset.resize={case['side'] * 8 // 7}", "explain.compile=never"]
         fixed += [f"explain.images={case['images']}", "explain.only_correct=none", "explain.precision=float32"]
         if method == "lime":
-            segmenter = f"{{name: slic, n_segments: {case['superpixels']}, compactness: 10, start_label: 0}}"
-            fixed.append(f"explainer.segmenter={segmenter}")
+            fixed.append("~explainer.segmenter")
+            segmenter = {"name": "slic", "n_segments": case["superpixels"], "compactness": 10, "start_label": 0}
+            fixed += [f"+explainer.segmenter.{key}={value}" for key, value in segmenter.items()]
         config = config_of("explain", [*overrides, *fixed], members)
         return seconds(lambda: explain.run(config))
 

@@ -173,7 +173,7 @@ def main() -> None:
         done = set(pd.read_csv(path)[["member", "image_id"]].itertuples(index=False, name=None))
     for member in context.working():
         network = context.network(context.ready(member))
-        set_precision(network, fastest(network, context.size, False), len(context.dataset.classes))
+        set_precision(network, fastest(network, context.size), len(context.dataset.classes))
         missing = [record for record in records if (member.name, record.image_id) not in done]
         for number, record in enumerate(missing, 1):
             rows = study(context, network, record)
