@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from hydra import compose, initialize_config_module
+from benchmark import config_of
 from torch import Tensor
 
 from xconsensus.committee import Network
@@ -164,8 +164,7 @@ def main() -> None:
         print(__doc__)
         return
     path, overrides = Path(sys.argv[1]), sys.argv[2:]
-    with initialize_config_module("xconsensus.conf", version_base="1.3"):
-        context = Context(compose("explain", overrides=overrides))
+    context = Context(config_of("explain", overrides))
     records = context.dataset.records(context.explain_split)
     records = choose(records, "random", context.config["explain"]["images"], None, context.seed)
     done = set()

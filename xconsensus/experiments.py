@@ -4,7 +4,6 @@ Images come one at a time, so that memory holds one image's maps of all m member
 """
 
 from collections.abc import Iterable, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,12 +15,11 @@ from torch import Tensor
 from xconsensus.consensus import Similarity
 from xconsensus.errors import InputError
 from xconsensus.metrics import average_precisions, correlation
-from xconsensus.threads import in_threads
 
 Floats = NDArray[np.floating]
 Committee = NDArray[np.integer]  # positions of its members among all, each once
 
-# Committees x dimensions a thread evaluates at once: bounds memory where a dimension is a pixel.
+# Committees x dimensions evaluated at once: bounds memory where a dimension is a pixel.
 _BLOCK = 2**21
 
 
@@ -54,20 +52,12 @@ def growing_committees(
         if not np.any(inside):
             continue
         blocks = np.array_split(weights.astype(ballots.dtype), -(-weights.shape[0] * ballots.shape[1] // _BLOCK))
-        precisions = partial(_consensus_precisions, ballots, inside, pixels)
-        total += np.concatenate(list(in_threads(precisions, blocks)))
+        total += np.concatenate([average_precisions(part @ ballots, inside, pixels) for part in blocks])
         count += 1
     if count == 0:
         raise InputError("growing committees: no image has an object mask; choose a data set with masks")
     rows = [(size, trial, ap) for (size, trial, _), ap in zip(committees, total / count, strict=True)]
     return pd.DataFrame(rows, columns=["size", "trial", "mean_average_precision"])
-
-
-def _consensus_precisions(
-    ballots: Floats, inside: NDArray[Any], pixels: NDArray[Any] | None, weights: Floats
-) -> Floats:
-    """Average precision of the consensus of each committee, a row of ``weights`` (t, m)."""
-    return average_precisions(weights @ ballots, inside, pixels)
 
 
 def random_committees(

@@ -1,6 +1,5 @@
 """score: compare each member's explanations with the consensus and the masks; relate the scores to accuracy."""
 
-from copy import copy
 from dataclasses import asdict
 from itertools import combinations
 from typing import Any
@@ -20,7 +19,6 @@ from xconsensus.stages.context import Context, digest
 from xconsensus.stages.vote import IMAGES_AT_A_TIME, complete_explanations, exact
 from xconsensus.store import check_settings, read_settings, write_csv
 from xconsensus.tensors import Shards
-from xconsensus.threads import in_threads
 
 ENSEMBLE = "consensus"  # the row of the committee itself
 RELIABLE = 0.5  # below, more than half of an explanation's variance over superpixels or pixels is sampling noise
@@ -55,15 +53,11 @@ def run(config: DictConfig) -> None:
         similarities = np.full((len(ids), len(names)), np.nan)
         precisions = np.full((len(ids), len(names) + 1), np.nan)  # the last one is the consensus's
         fields = np.full((2, len(ids), len(names)), np.nan)  # reliability and samples of each explanation
-
-        def compare(start: int) -> int:
+        for start in range(0, len(ids), IMAGES_AT_A_TIME):
             part = slice(start, start + IMAGES_AT_A_TIME)
             views = (similarities[part], precisions[part], fields[:, part])
             _compare(context, records[part], explanations, consensus, similarity, *views)
-            return len(records[part])
-
-        for done in in_threads(compare, range(0, len(ids), IMAGES_AT_A_TIME)):
-            count.add(done)
+            count.add(len(records[part]))
     accuracies = ensemble_accuracy((probabilities, labels) for _, probabilities, labels in predictions)
     members = _members_table(context, accuracies, similarities, precisions, fields[0])
     members = members[members["member"].isin([*context.scored, ENSEMBLE])]
@@ -104,11 +98,10 @@ def _compare(
     Member by member, so that memory holds one member's explanations at a time.
     """
     pixels = [areas(context, record) for record in records] if context.dataset.has_masks else None
-    readers = [*map(copy, explanations), copy(consensus)]  # a thread's own, as each keeps the shard it reads
-    agreed = [readers[-1].values(record.image_id) for record in records]
-    for column, shards in enumerate(readers):
+    agreed = [consensus.values(record.image_id) for record in records]
+    for column, shards in enumerate([*explanations, consensus]):
         for row, record in enumerate(records):
-            if column < len(explanations):
+            if shards is not consensus:
                 values = exact(shards, record.image_id)
                 similarities[row, column] = similarity(values, agreed[row].to(values.dtype))
                 fields[:, row, column] = [shards.number(record.image_id, name) for name in ("reliability", "samples")]

@@ -1,8 +1,6 @@
 """vote: the members' explanations vote for the consensus of each image (Algorithm 2)."""
 
-from collections.abc import Callable
-from copy import copy
-from functools import partial
+from collections.abc import Callable, Iterator
 
 from omegaconf import DictConfig
 from torch import Tensor
@@ -11,7 +9,6 @@ from xconsensus.consensus import ballot_of, consensus
 from xconsensus.progress import counter, log
 from xconsensus.stages.context import Context
 from xconsensus.tensors import Shards
-from xconsensus.threads import in_threads
 
 IMAGES_AT_A_TIME = 64
 
@@ -31,18 +28,20 @@ def run(config: DictConfig) -> None:
             f"vote would let {len(members)} members vote on {len(missing)} images: {values * 4 / 1e6:.1f} MB on disk"
         )
         return
-    blocks = [missing[start : start + IMAGES_AT_A_TIME] for start in range(0, len(missing), IMAGES_AT_A_TIME)]
     with counter(f"vote {name}", len(missing), "images", context.progress) as count:
-        for some, agreed in zip(blocks, in_threads(partial(_vote, members, ballot), blocks), strict=True):
+        for start in range(0, len(missing), IMAGES_AT_A_TIME):
+            some = missing[start : start + IMAGES_AT_A_TIME]
+            agreed = consensus(_ballots(explanations, some, ballot) for explanations in members)
             result.write(some, [each.float() for each in agreed])
             count.add(len(some))
     log.info(f"{name}: {len(members)} members voted on {len(ids)} images")
 
 
-def _vote(members: list[Shards], ballot: Callable[[Tensor], Tensor], ids: list[str]) -> list[Tensor]:
-    """The consensus of some images; memory holds one member's explanations of these at a time."""
-    readers = map(copy, members)  # a thread's own, as each keeps the shard it reads
-    return consensus((ballot(exact(reader, image_id)) for image_id in ids) for reader in readers)
+def _ballots(explanations: Shards, ids: list[str], ballot: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
+    """One member's ballots of some images; its shard is forgotten then, so that memory holds one member's."""
+    for image_id in ids:
+        yield ballot(exact(explanations, image_id))
+    explanations.release()
 
 
 def exact(explanations: Shards, image_id: str) -> Tensor:
