@@ -17,7 +17,7 @@ from xconsensus.errors import InputError
 from xconsensus.explainers import Explainer, Explanation
 from xconsensus.explainers.explanation import Image
 from xconsensus.precision import compile_if_worth, fastest, set_precision
-from xconsensus.progress import Counter, counter, log
+from xconsensus.progress import counter, log
 from xconsensus.seeding import generator
 from xconsensus.selection import choose, right_images
 from xconsensus.stages.context import Context
@@ -26,6 +26,7 @@ from xconsensus.stages.planning import seconds_a_pass
 from xconsensus.store import check_settings, read_settings, write_csv
 from xconsensus.superpixels import segment
 from xconsensus.tensors import Shards
+from xconsensus.threads import ahead
 
 
 def run(config: DictConfig) -> None:
@@ -118,34 +119,35 @@ def _cut_superpixels(context: Context, records: Sequence[Record]) -> Shards:
     segmenter = dict(context.config["explainer"]["segmenter"])
     name = segmenter.pop("name")
     labels = context.labels(name)
-    by_id = {record.image_id: record for record in records}
-    missing = context.missing(labels, by_id)
+    todo = _chunks(context, labels, records)
     with (
-        counter(f"superpixels ({name})", len(missing), "images", context.progress) as count,
+        counter(f"superpixels ({name})", sum(map(len, todo)), "images", context.progress) as count,
         ThreadPoolExecutor(os.cpu_count()) as pool,
     ):
-        for ids in _shards(context, missing):
-            images = [context.image(by_id[image_id]) for image_id in ids]
+        for chunk in todo:
+            images = [context.image(record) for record in chunk]
             maps = list(pool.map(partial(segment, algorithm=name, settings=segmenter), images))
-            labels.write(ids, [torch.from_numpy(each) for each in maps])
-            count.add(len(ids))
+            labels.write([record.image_id for record in chunk], [torch.from_numpy(each) for each in maps])
+            count.add(len(chunk))
     return labels
 
 
 def _explain_member(
     context: Context, explainer: Explainer, member: Member, records: Sequence[Record], labels: Shards | None, title: str
 ) -> None:
-    """Explain what is missing of one member, a shard at a time."""
+    """Explain what is missing of one member, a shard at a time; the next image is read while one is explained."""
     shards = context.explanations(member)
-    by_id = {record.image_id: record for record in records}
-    missing = context.missing(shards, by_id)
-    if not missing:
+    todo = _chunks(context, shards, records)
+    if not (images := sum(map(len, todo))):
         return
     network = context.network(member)
-    precision = _set_speed(context, explainer, network, shards, len(missing))
-    with counter(title, len(missing), "images", context.progress) as count:
-        for ids in _shards(context, missing):
-            found = [_explain(context, explainer, network, by_id[image_id], labels, count) for image_id in ids]
+    precision = _set_speed(context, explainer, network, shards, images)
+    with counter(title, images, "images", context.progress) as count:
+        for chunk in todo:
+            found = []
+            for record, image in zip(chunk, ahead(partial(_image, context, labels), chunk), strict=True):
+                found.append(_explain(context, explainer, network, record, image))
+                count.add()
             fields = {
                 "predicted": torch.tensor([each.predicted for each in found]),
                 "probability": torch.tensor([each.probability for each in found], dtype=torch.float64),
@@ -154,7 +156,22 @@ def _explain_member(
                     for name in found[0].fields
                 },
             }
+            ids = [record.image_id for record in chunk]
             shards.write(ids, [each.values for each in found], fields, precision=precision)
+
+
+def _chunks(context: Context, shards: Shards, records: Sequence[Record]) -> list[list[Record]]:
+    """What is missing of each ``explain.shard_images`` images in a row: the same files, however often interrupted."""
+    missing = set(context.missing(shards, [record.image_id for record in records]))
+    size = context.config["explain"]["shard_images"]
+    parts = [records[start : start + size] for start in range(0, len(records), size)]
+    return [chunk for part in parts if (chunk := [record for record in part if record.image_id in missing])]
+
+
+def _image(context: Context, labels: Shards | None, record: Record) -> Image:
+    """One image as explainers take it."""
+    segments = labels.values(record.image_id).reshape(context.size, context.size) if labels else None
+    return Image(context.image(record), record.label, partial(generator, context.seed, record.image_id), segments)
 
 
 def _set_speed(context: Context, explainer: Explainer, network: Network, shards: Shards, images: int) -> str:
@@ -169,21 +186,12 @@ def _set_speed(context: Context, explainer: Explainer, network: Network, shards:
     return str(precision)
 
 
-def _explain(
-    context: Context, explainer: Explainer, network: Network, record: Record, labels: Shards | None, count: Counter
-) -> Explanation:
+def _explain(context: Context, explainer: Explainer, network: Network, record: Record, image: Image) -> Explanation:
     """One image and member; InputError when the member's output or the explanation is not finite."""
-    image = Image(
-        context.image(record),
-        record.label,
-        partial(generator, context.seed, record.image_id),
-        labels.values(record.image_id).reshape(context.size, context.size) if labels else None,
-    )
     explanation = _within_memory(context, explainer, network, image)
     context.memory.release_if_grown()
     if not (np.isfinite(explanation.probability) and explanation.values.isfinite().all()):
         raise InputError(f"member {network.member.name} returns NaN for image {record.image_id}")
-    count.add()
     return explanation
 
 
@@ -203,11 +211,6 @@ def _within_memory(context: Context, explainer: Explainer, network: Network, ima
             torch.cuda.empty_cache()
         context.batch_size //= 2
         log.info(f"{network.member.name}: out of memory, going on with explain.batch_size={context.batch_size}")
-
-
-def _shards(context: Context, ids: list[str]) -> list[list[str]]:
-    size = context.config["explain"]["shard_images"]
-    return [ids[start : start + size] for start in range(0, len(ids), size)]
 
 
 def _plan(context: Context, explainer: Explainer, records: list[Record]) -> None:
