@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from xconsensus import libraries, own_code
 from xconsensus.errors import InputError, nearest
+from xconsensus.fusing import fold_batch_norms
 from xconsensus.store import safe_name
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -311,6 +312,12 @@ class Network(nn.Module):
     def device(self) -> torch.device:
         """Where inputs are expected."""
         return self.get_buffer("mean").device
+
+    def fuse(self) -> None:
+        """Fold batch normalisation into convolutions: the same function, faster, and not to be trained any more."""
+        size = self.member.input_size
+        noise = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+        fold_batch_norms(self.model, noise.to(self.device))
 
     def normalise(self, images: Tensor) -> Tensor:
         """RGB (..., 3, H, W) in 0..255 as the member's normalised float32 input of the same shape."""

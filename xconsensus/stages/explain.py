@@ -141,6 +141,7 @@ def _explain_member(
     if not (images := sum(map(len, todo))):
         return
     network = context.network(member)
+    network.fuse()
     precision = _set_speed(context, explainer, network, shards, images)
     with counter(title, images, "images", context.progress) as count:
         for chunk in todo:
