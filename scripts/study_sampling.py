@@ -20,8 +20,9 @@ from torch import Tensor
 
 from xconsensus.committee import Network
 from xconsensus.datasets import Record
-from xconsensus.explainers.lime import POPULATION, REGRESSIONS, kernel_weights, mean_colours, perturb
-from xconsensus.explainers.regression import Fit, fit, fit_logistic
+from xconsensus.explainers.gaussian_process import fit_process
+from xconsensus.explainers.lime import POPULATION, REGRESSIONS, changes_by_hiding, kernel_weights, mean_colours, perturb
+from xconsensus.explainers.regression import Fit, fit
 from xconsensus.explainers.sampling import SAMPLINGS, draw_masks
 from xconsensus.precision import fastest, set_precision
 from xconsensus.seeding import generator
@@ -70,7 +71,11 @@ def study(context: Context, network: Network, record: Record) -> list[dict[str, 
     settings = {key: value for key, value in context.config["explainer"]["segmenter"].items() if key != "name"}
     segments = torch.from_numpy(segment(image, "quickshift", settings))
     superpixels = int(segments.max()) + 1
-    outputs = probability_of(network, torch.from_numpy(image).permute(2, 0, 1), segments, context.batch_size)
+    pixels = torch.from_numpy(image).permute(2, 0, 1)
+    outputs, changes = (
+        probability_of(network, pixels, segments, context.batch_size),
+        changes_by_hiding(pixels, segments),
+    )
 
     population = draw_masks(POPULATION, superpixels, "paired", 0.5, generator(context.seed, record.image_id))
     importance = kernel_weights(population, WIDTH)
@@ -89,7 +94,7 @@ def study(context: Context, network: Network, record: Record) -> list[dict[str, 
         return [
             {
                 "linear": fit(*part, pairs=pairs),
-                "logistic": fit_logistic(*part, population, importance, pairs=pairs),
+                "gaussian_process": fit_process(*part, changes, population, importance, pairs=pairs),
             }
             for part in parts
         ]
@@ -172,6 +177,7 @@ def main() -> None:
         done = set(pd.read_csv(path)[["member", "image_id"]].itertuples(index=False, name=None))
     for member in context.working():
         network = context.network(context.ready(member))
+        network.fuse()
         set_precision(network, fastest(network, context.size), len(context.dataset.classes))
         missing = [record for record in records if (member.name, record.image_id) not in done]
         for number, record in enumerate(missing, 1):

@@ -15,8 +15,9 @@ from xconsensus.committee import Member, Network
 from xconsensus.errors import InputError
 from xconsensus.explainers import Lime
 from xconsensus.explainers.explanation import Image
+from xconsensus.explainers.gaussian_process import fit_process
 from xconsensus.explainers.lime import kernel_weights, mean_colours, perturb
-from xconsensus.explainers.regression import Fit, fit, fit_logistic
+from xconsensus.explainers.regression import Fit, fit
 from xconsensus.explainers.sampling import draw_masks, even_batches, steps
 from xconsensus.seeding import generator
 
@@ -298,75 +299,108 @@ def regressed(masks: Tensor, bend: float, regression: str = "linear", *, pairs: 
     weights, outputs = kernel_weights(masks, 0.25), saturating(masks, bend)
     if regression == "linear":
         return fit(masks, outputs, weights, pairs=pairs)
-    return fit_logistic(masks, outputs, weights, EVERY, kernel_weights(EVERY, 0.25), pairs=pairs)
+    return processed(masks, outputs, pairs=pairs)
 
 
-def test_orthogonal_designs_determine_the_weights_better_and_a_logistic_curve_again() -> None:
+def processed(masks: Tensor, outputs: Tensor, changes: Tensor | None = None, *, pairs: bool = False) -> Fit:
+    changes = torch.ones(10) if changes is None else changes
+    importance = kernel_weights(EVERY, 0.25)
+    return fit_process(masks, outputs, kernel_weights(masks, 0.25), changes, EVERY, importance, pairs=pairs)
+
+
+def gap(found: Fit, complete: Fit) -> float:
+    return float((found.coefficients - complete.coefficients).norm() / complete.coefficients.norm())
+
+
+def test_orthogonal_designs_determine_the_weights_better_and_a_process_again() -> None:
     """Of a nonlinear function, fits of paired masks are nearer to the fit of all masks, and orthogonal ones nearest."""
-    complete = regressed(EVERY, 1).coefficients
+    complete = regressed(EVERY, 1)
 
     def distance(sampling: str, regression: str) -> float:
         draws = [draw_masks(64, 10, sampling, 0.5, generator(sampling, trial)) for trial in range(40)]
-        return float(np.mean([(regressed(m, 1, regression).coefficients - complete).norm() for m in draws]))
+        return float(np.mean([gap(regressed(masks, 1, regression), complete) for masks in draws]))
 
-    iid, paired, hadamard, logistic = (
+    iid, paired, hadamard, process = (
         distance(*each)
-        for each in (("iid", "linear"), ("paired", "linear"), ("hadamard", "linear"), ("hadamard", "logistic"))
+        for each in (("iid", "linear"), ("paired", "linear"), ("hadamard", "linear"), ("hadamard", "process"))
     )
-    assert logistic < 0.85 * hadamard < 0.85 * 0.9 * paired < 0.85 * 0.9 * 0.95 * iid
-    assert distance("iid", "logistic") < 0.9 * iid
+    assert process < 0.75 * hadamard < 0.75 * 0.9 * paired < 0.75 * 0.9 * 0.95 * iid
+    assert distance("iid", "process") < 0.85 * iid
 
 
-def test_the_logistic_regression_finds_the_linear_weights_of_a_logistic_curve_from_few_samples() -> None:
-    masks, complete = draw_masks(120, 10, "iid", 0.5, generator("few")), regressed(EVERY, 0)
-    logistic, linear = (regressed(masks, 0, regression) for regression in ("logistic", "linear"))
-    assert logistic.r2 > 0.99 > 0.95 > complete.r2
-    gaps = [float((each.coefficients - complete.coefficients).abs().max()) for each in (logistic, linear)]
-    assert gaps[0] < min(0.025, 0.8 * gaps[1])
+def test_the_process_finds_the_linear_weights_of_a_curve_with_pairs_from_few_samples() -> None:
+    masks = draw_masks(120, 10, "iid", 0.5, generator("few"))
+    for bend in (0.0, 1.0):
+        complete = regressed(EVERY, bend)
+        process, linear = (regressed(masks, bend, regression) for regression in ("process", "linear"))
+        assert process.r2 > 0.98 > 0.95 > complete.r2
+        assert gap(process, complete) < 0.7 * gap(linear, complete)
 
 
-def test_the_logistic_regression_tends_to_the_linear_one_however_wrong_the_curve() -> None:
-    complete = regressed(EVERY, 3)
-    gaps = [
-        (regressed(EVERY.repeat(times, 1), 3, "logistic").coefficients - complete.coefficients).norm()
-        for times in (1, 30)
-    ]
-    scale = complete.coefficients.norm()
-    assert regressed(EVERY, 3, "logistic").r2 < 0.8
-    assert gaps[0] < 0.02 * scale
-    assert gaps[1] < 0.001 * scale
+def test_the_process_tends_to_the_linear_regression_however_wrong_the_curve() -> None:
+    """Three superpixels act together, which no pair of them shows."""
+    signs = 2 * EVERY.double() - 1
+    outputs = 0.5 + 0.3 * signs[:, :3].prod(1) + 0.05 * signs[:, 3] - 0.02 * signs[:, 4] * signs[:, 5]
+    complete = fit(EVERY, outputs, kernel_weights(EVERY, 0.25))
+    order = torch.randperm(1024, generator=generator("order"))
+    few, all_of_them = (processed(EVERY[order[:count]], outputs[order[:count]]) for count in (100, 1024))
+    assert all_of_them.r2 < 0.2
+    assert gap(all_of_them, complete) < 0.03 < 0.2 < gap(few, complete)
 
 
-def test_the_logistic_curve_is_scikit_learns() -> None:
+def test_the_process_is_scikit_learns_logistic_regression_on_superpixels_and_pairs() -> None:
     linear_model = pytest.importorskip("sklearn.linear_model")
-    masks = draw_masks(50, 10, "iid", 0.5, generator("curve"))
-    outputs, weights, importance = saturating(masks, 1), kernel_weights(masks, 0.25), kernel_weights(EVERY, 0.25)
-    w, mean = weights / weights.sum(), (weights @ outputs / weights.sum()).item()
-    curve = linear_model.LogisticRegression(C=50 / (mean * (1 - mean)), tol=1e-10, max_iter=10000)
+    masks, changes = draw_masks(50, 10, "iid", 0.5, generator("curve")), torch.arange(1.0, 11)
+    outputs, weights = saturating(masks, 1).numpy(), kernel_weights(masks, 0.25).numpy()
+    w = weights / weights.sum()
+    deviations = np.sqrt(changes.numpy() ** 0.75 / (changes.numpy() ** 0.75).mean())
+
+    def features(rows: Tensor) -> NDArray[np.float64]:
+        x = (rows.numpy() - 0.5) * deviations
+        pairs = np.stack([x[:, j] * x[:, k] for j in range(10) for k in range(j)], 1)
+        return np.hstack([x, pairs * np.sqrt((x[0] ** 2).sum() / (pairs[0] ** 2).sum())])
+
+    mean = w @ outputs
+    scale = np.sqrt(50 / (0.5 * mean * (1 - mean)))
+    curve = linear_model.LogisticRegression(C=1, tol=1e-10, max_iter=10000)
     # a fraction y of 1 is weight y of 1 and weight 1 - y of 0
-    x, labels = masks.repeat(2, 1).numpy() - 0.5, np.repeat([1, 0], 50)
-    curve.fit(x, labels, sample_weight=torch.cat([w * outputs, w * (1 - outputs)]).numpy())
-    read = torch.from_numpy(curve.predict_proba(EVERY.numpy() - 0.5)[:, 1])
-    found = fit_logistic(masks, outputs, weights, EVERY, importance)
-    torch.testing.assert_close(found.coefficients, fit(EVERY, read, importance).coefficients, rtol=1e-4, atol=1e-6)
+    curve.fit(
+        features(masks.repeat(2, 1)) * scale,
+        np.repeat([1, 0], 50),
+        sample_weight=np.concatenate([w * outputs, w * (1 - outputs)]),
+    )
+    read = torch.from_numpy(curve.predict_proba(features(EVERY) * scale)[:, 1])
+    found = processed(masks, torch.from_numpy(outputs), changes)
+    expected = fit(EVERY, read, kernel_weights(EVERY, 0.25))
+    torch.testing.assert_close(found.coefficients, expected.coefficients, rtol=1e-4, atol=1e-6)
 
 
-def test_the_logistic_regression_of_what_determines_nothing() -> None:
+def test_a_superpixel_whose_hiding_changes_nothing_gets_no_weight_from_few_samples() -> None:
+    changes = torch.tensor([1.0] * 5 + [0.0] * 5)
+    masks = draw_masks(12, 10, "hadamard", 0.5, generator("twelve"))
+    outputs = (4 * masks[:, 0].double() - 2 * masks[:, 1].double() - 1).sigmoid()
+    knowing, ignorant = (processed(masks, outputs, each) for each in (changes, torch.ones(10)))
+    assert knowing.coefficients[5:].abs().max() < 0.01
+    assert ignorant.coefficients[5:].abs().max() > 0.02
+    nothing = processed(masks, outputs, torch.zeros(10))
+    torch.testing.assert_close(nothing.coefficients, ignorant.coefficients)
+
+
+def test_the_process_of_what_determines_nothing() -> None:
     masks = draw_masks(6, 10, "iid", 0.5, generator("six"))
-    few = regressed(masks, 1, "logistic")
+    few = regressed(masks, 1, "process")
     assert few.coefficients.isfinite().all()
-    assert few.reliability == 0
-    rest = torch.ones(6), EVERY, torch.ones(1024)
-    constant = fit_logistic(masks, torch.full((6,), 0.25), *rest)
+    assert 0 <= few.reliability <= 1
+    constant = processed(masks, torch.full((6,), 0.25))
     assert constant.coefficients.abs().max() < 1e-12
     assert (constant.r2, constant.reliability) == (0, 0)
-    sure = fit_logistic(masks, torch.tensor([1.0, 0, 1, 1, 0, 0]), *rest)
+    sure = processed(masks, torch.tensor([1.0, 0, 1, 1, 0, 0]))
     assert sure.coefficients.isfinite().all()
-    broken = fit_logistic(masks, torch.tensor([0.5, 0, torch.nan, 1, 0, 0]), *rest)
+    broken = processed(masks, torch.tensor([0.5, 0, torch.nan, 1, 0, 0]))
     assert broken.coefficients.isnan().all()
 
 
-@pytest.mark.parametrize("regression", ["linear", "logistic"])
+@pytest.mark.parametrize("regression", ["linear", "process"])
 @pytest.mark.parametrize(
     ("sampling", "samples"), [("iid", 60), ("iid", 200), ("paired", 60), ("paired", 200), ("hadamard", 56)]
 )
@@ -394,15 +428,15 @@ def test_the_reliability_of_noise_is_that_of_other_noise() -> None:
 
 def test_lime_explains_by_either_regression() -> None:
     network, image = network_of(small_model()), image_of()
-    linear, logistic = (Lime(2000, regression=each)(network, image, 250) for each in ("linear", "logistic"))
+    linear, logistic = (Lime(2000, regression=each)(network, image, 250) for each in ("linear", "gaussian_process"))
     together = np.corrcoef(linear.values, logistic.values)[0, 1]
     assert 0.99 < together < 1
-    again = Lime(2000, regression="logistic")(network, image, 1000)
+    again = Lime(2000, regression="gaussian_process")(network, image, 1000)
     torch.testing.assert_close(again.values, logistic.values, rtol=1e-4, atol=1e-6)
-    with pytest.raises(InputError, match="regression=logit is unknown; nearest: logistic"):
-        Lime(regression="logit")
+    with pytest.raises(InputError, match="regression=gaussian is unknown; nearest: gaussian_process"):
+        Lime(regression="gaussian")
     with pytest.raises(InputError, match="ridge"):
-        Lime(regression="logistic", ridge=1)
+        Lime(regression="gaussian_process", ridge=1)
 
 
 def test_with_a_tolerance_samples_are_drawn_until_the_weights_are_reliable() -> None:

@@ -12,11 +12,12 @@ from torch import Tensor
 from xconsensus.committee import Network
 from xconsensus.errors import InputError, nearest
 from xconsensus.explainers.explanation import Explanation, Image
-from xconsensus.explainers.regression import Fit, fit, fit_logistic
+from xconsensus.explainers.gaussian_process import fit_process
+from xconsensus.explainers.regression import Fit, fit
 from xconsensus.explainers.sampling import SAMPLINGS, check_tolerance, draw_masks, even_batches, steps
 
-REGRESSIONS = ("linear", "logistic")
-POPULATION = 4096  # masks on which the logistic curve is read: many times as many as samples, and no pass of a network
+REGRESSIONS = ("linear", "gaussian_process")
+POPULATION = 4096  # masks on which the process is read: many times as many as samples, and no pass of a network
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Lime:
 
     ``sampling`` is how masks are drawn: iid with ``keep_probability`` of a superpixel to stay visible, or paired or
     hadamard (see `draw_masks`), and ``regression`` how weights follow: linear (`fit`, with the penalty ``ridge``), or
-    logistic (`fit_logistic`), which estimates the same weights; hadamard and logistic need fewer samples. With a
+    gaussian_process (`fit_process`), which estimates the same weights from a quarter of the samples. With a
     ``tolerance`` an image gets samples until the fit's reliability (see `fit`) reaches it: a quarter, half, all,
     double, then four times ``samples``. ``target`` is the class explained: the one ``predicted`` on the unperturbed
     image, or the image's ``label``.
@@ -54,8 +55,8 @@ class Lime:
             raise InputError(
                 f"explainer.regression={self.regression} is unknown{nearest(self.regression, REGRESSIONS)}"
             )
-        if self.regression == "logistic" and self.ridge != 0:
-            raise InputError(f"explainer.ridge={self.ridge}: the logistic regression takes 0")
+        if self.regression != "linear" and self.ridge != 0:
+            raise InputError(f"explainer.ridge={self.ridge}: {self.regression} takes 0")
         if self.kernel_width <= 0:
             raise InputError(f"explainer.kernel_width={self.kernel_width} is not positive")
         check_tolerance(self.tolerance)
@@ -106,10 +107,13 @@ class Lime:
         weights, pairs = kernel_weights(masks, self.kernel_width), self.sampling != "iid"
         if self.regression == "linear":
             return fit(masks, outputs, weights, self.ridge, pairs=pairs)
+        segments = image.segments
+        assert segments is not None
         sampling = "iid" if self.keep_probability != 0.5 else "paired"
+        changes = changes_by_hiding(torch.from_numpy(image.pixels).permute(2, 0, 1), segments)
         population = draw_masks(POPULATION, masks.shape[1], sampling, self.keep_probability, image.generator())
         importance = kernel_weights(population, self.kernel_width)
-        return fit_logistic(masks, outputs, weights, population, importance, pairs=pairs)
+        return fit_process(masks, outputs, weights, changes, population, importance, pairs=pairs)
 
 
 def mean_colours(pixels: Tensor, segments: Tensor) -> Tensor:
@@ -121,6 +125,13 @@ def mean_colours(pixels: Tensor, segments: Tensor) -> Tensor:
     sums = torch.zeros(3, int(flat.max()) + 1, dtype=torch.float64).index_add_(1, flat, pixels.flatten(1).double())
     means = (sums / flat.bincount()).floor().to(torch.uint8)
     return means[:, segments.long()]
+
+
+def changes_by_hiding(pixels: Tensor, segments: Tensor) -> Tensor:
+    """How hiding changes each superpixel: sums (K,), float64, of squared differences of uint8 ``pixels`` (3, H, W)."""
+    squares = (pixels.double() - mean_colours(pixels, segments).double()).square().sum(0)
+    flat = segments.flatten().long()
+    return torch.zeros(int(flat.max()) + 1, dtype=torch.float64).index_add_(0, flat, squares.flatten())
 
 
 def perturb(original: Tensor, hidden: Tensor, segments: Tensor, masks: Tensor) -> Tensor:
