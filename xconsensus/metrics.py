@@ -13,6 +13,11 @@ from xconsensus.errors import InputError
 Floats = NDArray[np.floating]
 Bits = NDArray[np.unsignedinteger[Any]]
 
+_NARROW: dict[np.dtype[Any], type[np.unsignedinteger[Any]]] = {
+    np.dtype(np.float16): np.uint16,
+    np.dtype(np.float32): np.uint32,
+}
+
 # Resampling counts of one block, in numbers: bounds the memory of `bootstrap_mean` whatever the image count.
 _BLOCK = 2**22
 
@@ -53,8 +58,8 @@ def average_precisions(values: ArrayLike, positives: ArrayLike, counts: ArrayLik
     if not inside.any():
         return np.full(len(maps), np.nan)
     if counts is None:
-        one_map = _by_counting if maps.dtype == np.float16 else _by_sorting
-        return np.array([one_map(values, inside > 0) for values in maps])
+        outside = inside <= 0
+        return np.array([_of_pixels(values, outside) for values in maps])
     inside, total = inside.astype(np.float64), total.astype(np.float64)
     order = np.argsort(maps, axis=-1)[:, ::-1]
     ranked = np.take_along_axis(maps, order, axis=-1)
@@ -68,38 +73,29 @@ def average_precisions(values: ArrayLike, positives: ArrayLike, counts: ArrayLik
     return np.asarray((gains * precision).sum(axis=-1) / inside.sum(), dtype=np.float64)
 
 
-def _by_counting(values: NDArray[np.float16], inside: NDArray[np.bool_]) -> float:
-    """Average precision of a map (K,) of 16 bits a pixel: how many pixels have each value, and how many inside."""
-    keys = _ordered(values, np.uint16)
-    everywhere = np.bincount(keys)
-    within = np.bincount(keys[inside], minlength=len(everywhere))
-    found, seen = np.cumsum(within[::-1]), np.cumsum(everywhere[::-1])
-    gains = within[::-1]
-    held = np.flatnonzero(gains)
-    return float((gains[held] * found[held] / seen[held]).sum() / found[-1])
-
-
-def _by_sorting(values: Floats, inside: NDArray[np.bool_]) -> float:
-    """Average precision of any map (K,): numbers are sorted that hold value and, in the last bit, inside or not.
+def _of_pixels(values: Floats, outside: NDArray[np.bool_]) -> float:
+    """Average precision of a map (K,) of pixels: numbers are sorted that hold value and, in the last bit, outside or not.
 
     Sorting numbers is several times faster than sorting their positions. Of values of 64 bits the last bit is lost.
     """
-    if values.dtype == np.float32 and values.min() >= 0:
-        keys: NDArray[Any] = values.view(np.uint32) << 1 | inside  # shifts out the sign, also of -0
+    if values.dtype in _NARROW and values.min() >= 0:
+        kind = _NARROW[values.dtype]
+        keys: Bits = values.view(kind) << kind(1) | outside  # shifts out the sign, also of -0
     else:
-        keys = _ordered(values.astype(np.float64), np.uint64) & ~np.uint64(1) | inside
+        keys = _ordered(values.astype(np.float64)) & ~np.uint64(1) | outside
     keys.sort()
-    keys = keys[::-1]
-    ranks = np.flatnonzero(keys & 1)
-    ends = np.flatnonzero(np.append(keys[1:] >> 1 != keys[:-1] >> 1, True))  # of groups of ties
-    seen = ends[np.searchsorted(ends, ranks)] + 1
-    return float((np.searchsorted(ranks, seen) / seen).mean())
+    ranks = np.flatnonzero((keys & 1) == 0)  # of the object's pixels, the first of those with equal values
+    held = keys[ranks]
+    leads = np.flatnonzero(np.append(True, held[1:] != held[:-1]))  # first of each group of ties among these
+    found, seen = len(ranks) - leads, len(keys) - ranks[leads]
+    gains = np.diff(leads, append=len(ranks))
+    return float((gains * found / seen).sum() / len(ranks))
 
 
-def _ordered(values: Floats, kind: type[np.unsignedinteger[Any]]) -> Bits:
+def _ordered(values: NDArray[np.float64]) -> Bits:
     """Floats as unsigned integers in the same order: the sign bit flipped, and all bits of negative ones."""
-    bits = values.view(kind)
-    sign = kind(1 << (8 * bits.itemsize - 1))
+    bits = values.view(np.uint64)
+    sign = np.uint64(1 << 63)
     return np.where(bits > sign, ~bits, bits | sign)  # -0 becomes what 0 does
 
 
