@@ -3,7 +3,10 @@
 Images come one at a time, so that memory holds one image's maps of all m members.
 """
 
+import os
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -48,12 +51,14 @@ def growing_committees(
     committees = _draw(members, sorted(set(sizes)), trials, seed)
     weights = _weights(members, [chosen for _, _, chosen in committees])
     total, count = np.zeros(len(committees)), 0
-    for ballots, inside, pixels in images:
-        if not np.any(inside):
-            continue
-        blocks = np.array_split(weights.astype(ballots.dtype), -(-weights.shape[0] * ballots.shape[1] // _BLOCK))
-        total += np.concatenate([average_precisions(part @ ballots, inside, pixels) for part in blocks])
-        count += 1
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for ballots, inside, pixels in images:
+            if not np.any(inside):
+                continue
+            blocks = np.array_split(weights.astype(ballots.dtype), -(-weights.shape[0] * ballots.shape[1] // _BLOCK))
+            precisions = pool.map(partial(_precisions, ballots, inside, pixels), blocks)
+            total += np.concatenate([*precisions])
+            count += 1
     if count == 0:
         raise InputError("growing committees: no image has an object mask; choose a data set with masks")
     rows = [(size, trial, ap) for (size, trial, _), ap in zip(committees, total / count, strict=True)]
@@ -102,6 +107,11 @@ def agreement(scores: Floats, complete: Floats, committees: Sequence[Committee])
     found = [correlation(score, complete) for score in scores]
     rows = [(i, len(committees[i]), each.pearson_r, each.spearman_r) for i, each in enumerate(found)]
     return pd.DataFrame(rows, columns=["trial", "size", "pearson_r", "spearman_r"])
+
+
+def _precisions(ballots: Floats, inside: NDArray[Any], pixels: NDArray[Any] | None, weights: Floats) -> Floats:
+    """Average precision of each committee, a row of weights (t, m), on one image."""
+    return average_precisions(weights @ ballots, inside, pixels)
 
 
 def _draw(members: int, sizes: Sequence[int], trials: int, seed: int) -> list[tuple[int, int, Committee]]:
