@@ -1,8 +1,9 @@
 """Seconds an image of `explain` beside its bare passes, Captum and the lime package, and the superpixels' share.
 
-Usage: python scripts/bench_explain.py key=value ..., the keys of `xconsensus explain` that name photographs, such as
-experiment=imagenet_sample root=FOLDER explain.images=20. Networks have random weights. The stage runs as a whole:
-decoding, superpixels, reading weights, choosing the precision, passes, regression, writing. Needs the extra `test`.
+Usage: python scripts/bench_explain.py [NETWORK] key=value ..., the keys of `xconsensus explain` that name photographs,
+such as experiment=imagenet_sample root=FOLDER explain.images=20, and others such as explain.compile=never. Networks
+have random weights. The stage runs as a whole: decoding, superpixels, reading weights, choosing the precision, passes,
+regression, writing. Needs the extra `test`.
 """
 
 import sys
@@ -19,11 +20,11 @@ from lime.lime_image import LimeImageExplainer
 from omegaconf import DictConfig
 from torch import Tensor
 
+from xconsensus import explainers
 from xconsensus.committee import Network
 from xconsensus.explainers.lime import mean_colours
 from xconsensus.explainers.sampling import even_batches
 from xconsensus.explainers.smoothgrad import gradients
-from xconsensus.precision import set_precision
 from xconsensus.stages import explain
 from xconsensus.stages.context import Context
 
@@ -31,8 +32,18 @@ NETWORKS = {
     "resnet50": {"library": "torchvision", "model": "resnet50"},
     "mobilenet_v2": {"library": "torchvision", "model": "mobilenet_v2"},
 }
-SAMPLES = {"lime": 320, "smoothgrad": 50}
-OTHERS = 2  # images that other packages explain
+SETTINGS = {
+    "LIME as in the paper": ["explainer=lime"],
+    "LIME for equal fidelity": [
+        "explainer=lime",
+        "explainer.samples=256",
+        "explainer.sampling=hadamard",
+        "explainer.regression=gaussian_process",
+    ],
+    "SmoothGrad as in the paper": ["explainer=smoothgrad"],
+}
+THEIRS = 1000  # samples that other packages need of LIME
+LIME_SAMPLES, OTHERS = 200, 2  # of these, what is measured, on so many images
 
 
 def bare(network: Network, samples: int, batch_size: int, size: int, backward: bool) -> None:
@@ -89,32 +100,31 @@ def captum_smoothgrad(network: Network, image: Tensor, samples: int) -> Callable
     )
 
 
-def measure(config: DictConfig, method: str, folder: Path) -> dict[str, object]:
+def measure(config: DictConfig, folder: Path) -> dict[str, object]:
     """One row: a network and an explainer."""
     context = Context(config)
-    samples, backward = SAMPLES[method], method == "smoothgrad"
+    explainer = explainers.make(config.explainer.method, own_settings(context))
+    samples, backward = explainer.passes()[0], explainer.passes()[1] > 0
     (member,) = context.initial
     records = explain._choose_images(context)
     superpixels = 0.0
     if not backward:
         apart = Context(config_like(config, folder / "apart"))
         superpixels = seconds(lambda: explain._cut_superpixels(apart, records))
-    network = context.network(member)
-    warm = context.network(member)
-    bare(warm, 32, 32, context.size, backward)
     whole = seconds(lambda: explain.run(config))
     shards = context.explanations(member)
-    precision = shards.note("precision")
-    set_precision(network, precision, len(context.dataset.classes))
+    network = context.network(member)
+    network.fuse()
+    precision = explain._set_speed(context, explainer, network, shards, len(records))
     bare(network, context.batch_size, context.batch_size, context.size, backward)
-    passes = seconds(lambda: bare(network, samples, context.batch_size, context.size, backward), 5) * len(records)
+    passes = seconds(lambda: bare(network, samples, context.batch_size, context.size, backward), 2) * len(records)
     image = torch.from_numpy(context.image(records[0])).permute(2, 0, 1)
     plain = context.network(member)
     plain.model.to(memory_format=torch.contiguous_format)
     row: dict[str, object] = {
         "network": member.name,
-        "explainer": f"{method}, {samples} samples",
-        "precision": precision,
+        "explainer": f"{config.explainer.method}, {samples} samples",
+        "precision": precision + (", compiled" if network.compiled else ""),
         "images": len(records),
         "stage, s/image": whole / len(records),
         "bare passes, s/image": passes / len(records),
@@ -122,16 +132,24 @@ def measure(config: DictConfig, method: str, folder: Path) -> dict[str, object]:
     }
     if backward:
         captum = seconds(captum_smoothgrad(plain, image, samples), OTHERS)
-        return row | {"captum / stage": captum * len(records) / whole}
+        return row | {"captum, s/image": captum, "captum / stage": captum * len(records) / whole}
     segments = context.labels("quickshift").values(records[0].image_id).reshape(context.size, context.size)
-    captum = seconds(captum_lime(plain, image, segments, samples), OTHERS)
-    package = seconds(package_lime(plain, image, segments, samples), OTHERS)
+    usual = THEIRS / LIME_SAMPLES  # their time grows with the samples
+    captum = seconds(captum_lime(plain, image, segments, LIME_SAMPLES), OTHERS) * usual
+    package = seconds(package_lime(plain, image, segments, LIME_SAMPLES), OTHERS) * usual
     return row | {
+        "captum, s/image": captum,
+        "lime package, s/image": package,
         "captum / stage": captum * len(records) / whole,
         "lime package / stage": package * len(records) / whole,
         "superpixels, s/image": superpixels / len(records),
         "superpixels' share of 10 members": superpixels / (superpixels + 10 * (whole - superpixels)),
     }
+
+
+def own_settings(context: Context) -> dict[str, object]:
+    """The explainer's settings as its class takes them."""
+    return {key: value for key, value in context.explainer_settings().items() if key != "method"}
 
 
 def config_like(config: DictConfig, folder: Path) -> DictConfig:
@@ -142,21 +160,22 @@ def config_like(config: DictConfig, folder: Path) -> DictConfig:
 
 
 def main() -> None:
-    """Print a table an explainer."""
+    """Print a row and then a table a setting."""
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(__doc__)
         return
+    names = [argument for argument in sys.argv[1:] if argument in NETWORKS] or list(NETWORKS)
+    given = [argument for argument in sys.argv[1:] if "=" in argument]
     with scratch() as folder:
-        members = with_random_weights(folder, NETWORKS, 1000, 224)
-        for method, precision in (("lime", "auto"), ("smoothgrad", "auto"), ("smoothgrad", "bfloat16")):
-            rows, samples = [], SAMPLES[method]
-            for name, specification in members.items():
-                out = folder / f"{name}_{method}_{precision}"
-                fixed = [f"explainer={method}", f"explainer.samples={samples}", "explain.only_correct=none"]
-                fixed += [f"output_dir={out}", "explain.compile=never", f"explain.precision={precision}"]
-                rows.append(measure(config_of("explain", [*sys.argv[1:], *fixed], {name: specification}), method, out))
+        members = with_random_weights(folder, {name: NETWORKS[name] for name in names}, 1000, 224)
+        for title, setting in SETTINGS.items():
+            rows = []
+            for number, (name, specification) in enumerate(members.items()):
+                out = folder / f"{title}_{number}"
+                fixed = [*setting, "explain.only_correct=none", f"output_dir={out}"]
+                rows.append(measure(config_of("explain", [*fixed, *given], {name: specification}), out))
                 print(rows[-1], flush=True)
-            show(f"{method}, explain.precision={precision}", rows)
+            show(title, rows)
 
 
 if __name__ == "__main__":

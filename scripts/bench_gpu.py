@@ -65,7 +65,8 @@ def measure(name: str, explainer: Explainer, samples: int, device: torch.device)
     """One row: a network and an explainer."""
     (member,) = members_of({name: NETWORKS[name]}, defaults={}, size=SIZE, resize=SIZE)
     network = Network(member, build(member, 1000)).to(device)
-    backward, batch_size = explainer.passes()[1] > 0, 256 if device.type == "cuda" else 32
+    network.fuse()
+    backward, batch_size = explainer.passes()[1] > 0, 256 if device.type == "cuda" else 20
     precision = "float32" if backward else fastest(network, SIZE)
     set_precision(network, precision, 1000)
     compiled = not backward and compile_if_worth(network, SIZE, min(batch_size, samples), samples * IMAGES)

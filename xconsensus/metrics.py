@@ -74,7 +74,7 @@ def average_precisions(values: ArrayLike, positives: ArrayLike, counts: ArrayLik
 
 
 def _of_pixels(values: Floats, outside: NDArray[np.bool_]) -> float:
-    """Average precision of a map (K,) of pixels: numbers are sorted of value and, in the last bit, inside (0) or not (1).
+    """Average precision of a map (K,) of pixels: numbers are sorted that hold value and, last, outside or not.
 
     Sorting numbers is several times faster than sorting their positions. Of values of 64 bits the last bit is lost.
     """
