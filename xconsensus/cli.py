@@ -1,6 +1,5 @@
 """The command line: picks the stage, hands the rest to Hydra, turns bad input into one line."""
 
-import importlib
 import os
 import re
 import sys
@@ -61,33 +60,17 @@ def _list(arguments: list[str]) -> None:
 def _run(stage: str) -> None:
     """Compose the stage's config with Hydra and run it; bad input in any job of a sweep makes the exit code 2."""
     import hydra
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-    from omegaconf import DictConfig
 
-    from xconsensus.errors import InputError
-    from xconsensus.progress import log, set_up_log
+    from xconsensus import jobs
+    from xconsensus.launchers import one_line
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print; _exit_on prints it as one line
     # key=value words first: Hydra's parser refuses them on both sides of an option
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: not re.match(r"[+~]*\w[^=]*=", word))
-    failed: list[str] = []
-
-    def job(config: DictConfig) -> None:
-        set_up_log()
-        if (hydra_config := HydraConfig.get()).mode == RunMode.MULTIRUN:
-            log.info(f"job {hydra_config.job.num}: {hydra_config.job.override_dirname or 'defaults'}")
-        try:
-            if config.source not in ("run", "published"):
-                raise InputError(f"source={config.source} is neither run nor published")
-            module = "published" if (stage, config.source) == ("plot", "published") else stage
-            importlib.import_module(f"xconsensus.stages.{module}").run(config)
-        except InputError as error:  # kept from Hydra, which would print a traceback, and from ending a sweep
-            failed.append(str(error))
-            log.error(f"error: {error}")
-
-    hydra.main(version_base="1.3", config_path="pkg://xconsensus.conf", config_name=stage)(job)()
-    if failed:
+    jobs.failed = []
+    with one_line():
+        hydra.main(version_base="1.3", config_path="pkg://xconsensus.conf", config_name=stage)(jobs.Job(stage))()
+    if jobs.failed:
         sys.exit(2)
 
 

@@ -20,6 +20,7 @@ from xconsensus.committee import Member, Network, build, fill, head_tensors, mem
 from xconsensus.datasets import Record
 from xconsensus.datasets.images import center_crop, fit, short_edge
 from xconsensus.errors import InputError, MissingStageError, check_type, nearest
+from xconsensus.jobs import job_number, job_threads
 from xconsensus.memory import Keeper, keep_freed_memory
 from xconsensus.precision import PRECISIONS
 from xconsensus.progress import MODES, log
@@ -46,6 +47,7 @@ _COUNTS = (
     "dataset.size",
     "dataset.resize",
     "threads",
+    "shards",
     "explain.images",
     "explain.per_class",
     "explain.shard_images",
@@ -77,11 +79,12 @@ class Context:
             raise InputError(f"on_bad_image={self.config['on_bad_image']} is neither stop nor skip")
         keep_freed_memory()
         self.memory = Keeper()
-        self.device = _device(self.config["device"], self.config["threads"])
+        self.device = _device(self.config["device"], self.config["threads"] or job_threads(self.config["shards"]))
         self.batch_size = _batch_size(self.config, self.device)
         self.seed: int = self.config["seed"]
         self.progress: str = self.config["progress"]
         self.overwrite: bool = self.config["overwrite"]
+        self.shard, self.shards = _shard(self.config["shard"], self.config["shards"])
         self.dry_run: bool = self.config["dry_run"]
         dataset = self.config["dataset"]
         self.size, self.resize = dataset["size"], dataset["resize"]
@@ -339,17 +342,30 @@ def _batch_size(config: dict[str, Any], device: torch.device) -> int:
     return given
 
 
+def _shard(shard: int, shards: int) -> tuple[int, int]:
+    if not 0 <= shard < shards:
+        raise InputError(f"shard={shard} is not one of 0..{shards - 1}: give shards=N with shard=range(N)")
+    return shard, shards
+
+
 def _device(name: str, threads: int | None) -> torch.device:
     if threads is not None:
         torch.set_num_threads(threads)
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return _own_device(job_number())
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device={name} cannot be used here; try device=auto or device=cpu") from error
     return device
+
+
+def _own_device(job: int | None) -> torch.device:
+    """The GPU, of several each job of a sweep its own in turn; the CPU where there is none."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda" if job is None else f"cuda:{job % torch.cuda.device_count()}")
 
 
 def _missing_key(config: DictConfig, error: Exception) -> str:

@@ -23,6 +23,7 @@ from xconsensus.selection import choose, right_images
 from xconsensus.stages.context import Context
 from xconsensus.stages.failures import Failures
 from xconsensus.stages.planning import seconds_a_pass
+from xconsensus.stages.sharding import own_images
 from xconsensus.store import check_settings, read_settings, write_csv
 from xconsensus.superpixels import segment
 from xconsensus.tensors import Shards
@@ -36,18 +37,20 @@ def run(config: DictConfig) -> None:
     del settings["method"]
     explainer = explainers.make(context.config["explainer"]["method"], settings)
     records = _choose_images(context)
+    own = own_images(context, records)
     if context.dry_run:
-        _plan(context, explainer, records)
+        _plan(context, explainer, own)
         return
+    ids = {record.image_id for _, images in own for record in images}
+    records = [record for record in records if record.image_id in ids]
     labels = _cut_superpixels(context, records) if explainer.on_superpixels else None
     failures = Failures("explain")
-    members = context.working()
-    for number, member in enumerate(members, 1):
+    for number, (member, images) in enumerate(own, 1):
         with failures.of(member.name):
-            title = f"{context.config['explainer']['name']} {member.name} ({number}/{len(members)})"
-            _explain_member(context, explainer, context.ready(member), records, labels, title)
+            title = f"{context.config['explainer']['name']} {member.name} ({number}/{len(own)})"
+            _explain_member(context, explainer, context.ready(member), images, labels, title)
     failures.report()
-    log.info(f"{context.config['explainer']['name']}: {len(members)} members explained on {len(records)} images")
+    log.info(f"{context.config['explainer']['name']}: {len(own)} members explained on {len(records)} images")
 
 
 def _choose_images(context: Context) -> list[Record]:
@@ -214,13 +217,13 @@ def _within_memory(context: Context, explainer: Explainer, network: Network, ima
         log.info(f"{network.member.name}: out of memory, going on with explain.batch_size={context.batch_size}")
 
 
-def _plan(context: Context, explainer: Explainer, records: list[Record]) -> None:
+def _plan(context: Context, explainer: Explainer, own: list[tuple[Member, list[Record]]]) -> None:
     """Say what the stage would do and cost, after building every member and timing one batch of the slowest."""
     forward, backward = explainer.passes()
     values = 4 * 100 if explainer.on_superpixels else 2 * context.size**2  # bytes an explanation
     total, seconds = 0, 0.0
     failures = Failures("explain")
-    for member in context.working():
+    for member, records in own:
         with failures.of(member.name):
             ready = context.ready(member)
             todo = len(context.missing(context.explanations(ready), [record.image_id for record in records]))

@@ -18,6 +18,7 @@ from xconsensus.seeding import seed_of
 from xconsensus.stages.context import Context
 from xconsensus.stages.failures import Failures
 from xconsensus.stages.planning import seconds_a_pass
+from xconsensus.stages.sharding import own_members
 from xconsensus.store import check_settings, read_json, remove, write_json
 from xconsensus.tensors import read_header, read_tensors, write_tensors
 from xconsensus.training import Images, Recipe, State, train
@@ -27,7 +28,7 @@ def run(config: DictConfig) -> None:
     """The stage; see the module."""
     context = Context(config)
     recipe = _recipe(context)
-    members = context.working()
+    members = own_members(context)
     splits = dict.fromkeys(["test", context.explain_split])
     records = {split: context.readable(context.dataset.records(split)) for split in splits}
     training = context.dataset.records("train") if context.finetune else []

@@ -1,11 +1,14 @@
 """What work would take, from a few passes, before anything is spent."""
 
 import time
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Literal
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from xconsensus.committee import Network
+from xconsensus.committee import Member, Network, build
 
 _IMAGES = 8
 
@@ -26,3 +29,22 @@ def seconds_a_pass(network: Network, size: int, gradients: Literal["inputs", "we
                 torch.autograd.grad(out, leaves, allow_unused=True)
             float(out.detach())
     return (time.perf_counter() - started) / _IMAGES
+
+
+def operations_a_pass(member: Member, classes: int) -> int:
+    """Floating-point operations of the member's forward pass on one image: products and convolutions, by shape.
+
+    The same on every machine. Nothing is computed or downloaded, except that a member's own module that needs real
+    tensors is given some. At least 1; 1 for a member that cannot be built or run: whoever works on it will say why.
+    """
+    architecture = replace(member, weights=None, pretrained=False)
+    for device in (torch.device("meta"), nullcontext()):
+        try:
+            with device, torch.random.fork_rng(devices=[]), torch.inference_mode():
+                model = build(architecture, classes)
+                with FlopCounterMode(display=False) as counted:
+                    model(torch.zeros(1, 3, member.input_size, member.input_size))
+                return max(1, int(counted.get_total_flops()))
+        except Exception:  # the user's code raises anything
+            continue
+    return 1

@@ -1,0 +1,81 @@
+"""Jobs of a sweep: what Hydra's launchers carry to other processes and machines."""
+
+import importlib
+import os
+import warnings
+from dataclasses import dataclass
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from xconsensus.errors import InputError
+from xconsensus.progress import log, set_up_log
+
+SHARED = ("finetune", "explain")  # stages that `shards` jobs can share
+failed: list[str] | None = None  # what was wrong in the jobs of this process; None in one that a launcher started
+
+
+@dataclass(frozen=True)
+class Job:
+    """A stage as a function of its config; launchers pickle it by name, so that any process can import it.
+
+    Bad input is one line of the log. Another process raises it too: so it reaches the one that started the sweep.
+    """
+
+    stage: str
+
+    def __call__(self, config: DictConfig) -> None:
+        set_up_log()
+        if failed is None:
+            os.chdir(HydraConfig.get().runtime.cwd)  # relative folders mean the same in every job
+        if (number := job_number()) is not None:
+            log.info(f"job {number}: {HydraConfig.get().job.override_dirname or 'defaults'}")
+        try:
+            if config.source not in ("run", "published"):
+                raise InputError(f"source={config.source} is neither run nor published")
+            if config.shards != 1 and self.stage not in SHARED:
+                raise InputError(f"{self.stage} is not shared by jobs: leave out shard and shards")
+            module = "published" if (self.stage, config.source) == ("plot", "published") else self.stage
+            importlib.import_module(f"xconsensus.stages.{module}").run(config)
+        except InputError as error:
+            log.error(f"error: {error}")
+            if failed is None:
+                raise
+            failed.append(str(error))  # kept from Hydra, which would print a traceback
+
+
+def job_number() -> int | None:
+    """The number of this job of a sweep, from 0; None outside of sweeps."""
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        return int(HydraConfig.get().job.num)
+    return None
+
+
+def job_threads(shards: int) -> int | None:
+    """CPU threads of a job whose launcher starts all ``shards`` jobs at once on this machine; None leaves it to torch.
+
+    Other launchers set OMP_NUM_THREADS to a job's part of the cores.
+    """
+    if job_number() is None or not str(HydraConfig.get().launcher["_target_"]).endswith(".LocalLauncher"):
+        return None
+    return max(1, _cores() // shards)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+# Each preset in conf/hydra/launcher has the name of the plugin's own options, on purpose: these complete it.
+warnings.filterwarnings("ignore", r"(?s).*'hydra/launcher/.*ConfigStore schema with the same name")
+
+# of conf/: a folder that is the same whatever folder a job starts in; what a launcher's preset asks of this machine
+OmegaConf.register_new_resolver("under", os.path.join, replace=True)
+OmegaConf.register_new_resolver("gpus_or_cores", lambda: _gpus() or _cores(), replace=True)
+OmegaConf.register_new_resolver("one_gpu_if_any", lambda: min(1, _gpus()), replace=True)

@@ -1,0 +1,57 @@
+"""Which part of the work is this job's, where `shards` jobs share it: the same in every job, whatever is done."""
+
+from collections.abc import Sequence
+
+from xconsensus.committee import Member
+from xconsensus.datasets import Record
+from xconsensus.partition import partition
+from xconsensus.progress import log
+from xconsensus.stages.context import Context
+from xconsensus.stages.planning import operations_a_pass
+
+
+def own_members(context: Context) -> list[Member]:
+    """The members that this job trains, of near-equal work in all jobs."""
+    members = context.working()
+    if context.shards == 1:
+        return members
+    costs = {member.name: _operations(context, member) for member in members}
+    own = partition(costs, context.shards)[context.shard]
+    _say(context, f"{len(own)} of {len(members)} members", sum(costs[name] for name in own), sum(costs.values()))
+    return [member for member in members if member.name in own]
+
+
+def own_images(context: Context, records: Sequence[Record]) -> list[tuple[Member, list[Record]]]:
+    """Members and the images that this job explains with each: whole chunks of ``explain.shard_images``, in order.
+
+    Members without any are left out.
+    """
+    members, size = context.working(), context.config["explain"]["shard_images"]
+    if context.shards == 1:
+        return [(member, list(records)) for member in members]
+    chunks = [records[start : start + size] for start in range(0, len(records), size)]
+    operations = {member.name: _operations(context, member) for member in members}
+    costs = {
+        (member.name, number): operations[member.name] * len(chunk)
+        for member in members
+        for number, chunk in enumerate(chunks)
+    }
+    own = partition(costs, context.shards)[context.shard]
+    what = f"{len(own)} of {len(costs)} pieces (one member, up to {size} images)"
+    _say(context, what, sum(costs[unit] for unit in own), sum(costs.values()))
+    images = {
+        member.name: [record for name, number in own if name == member.name for record in chunks[number]]
+        for member in members
+    }
+    return [(member, images[member.name]) for member in members if images[member.name]]
+
+
+def _operations(context: Context, member: Member) -> int:
+    return operations_a_pass(member, len(context.dataset.classes))
+
+
+def _say(context: Context, what: str, own: int, total: int) -> None:
+    share = 100 * own / total if total else 0.0
+    log.info(f"shard {context.shard} of {context.shards}: {what}, {share:.3g} % of all work")
+    if not own:
+        log.info(f"shard {context.shard} of {context.shards} has nothing to do: there is less work than jobs")
