@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from xconsensus import cli
+from xconsensus.store import read_csv, read_settings, write_csv
 
 QUARTET = """\
 # Four tiny networks on the drawn data set.
@@ -213,7 +214,9 @@ def scored(scored_once: Project, photographs: Project) -> Project:
     """The photographs after the stages up to score."""
     shutil.copytree(scored_once.outputs, photographs.outputs)
     chosen = photographs.outputs / "pets/images/grids.csv"
-    chosen.write_text(chosen.read_text().replace(str(scored_once.folder), str(photographs.folder)))
+    table = read_csv(chosen)
+    table["path"] = table["path"].str.replace(str(scored_once.folder), str(photographs.folder))
+    write_csv(chosen, table, read_settings(chosen))
     return photographs
 
 

@@ -458,26 +458,6 @@ def test_settings_of_training_are_compared(quartet_copy: Project) -> None:
     assert quartet_copy.files() == before
 
 
-@pytest.mark.parametrize(
-    "pattern",
-    ["explanations/lime/first/*", "superpixels/quickshift/*", "predictions/test/first.safetensors"],
-)
-@pytest.mark.parametrize("length", [0, 300])
-def test_a_damaged_artefact_is_named(explained: Project, pattern: str, length: int) -> None:
-    path = next((explained.outputs / "pets").glob(pattern))
-    path.write_bytes(path.read_bytes()[:length])
-    outcome = explained.run("explain", "explain.only_correct=any", "overwrite=false", "committee.name=other")
-    refused(outcome, path.name, folder=explained.folder)
-
-
-@pytest.mark.parametrize("name", ["images/grids.csv", "images/grids.json", "scores/grids/lime/members.json"])
-@pytest.mark.parametrize("content", ["", "no table, {", "{}"])
-def test_a_damaged_table_is_named(scored: Project, name: str, content: str) -> None:
-    (scored.outputs / "pets" / name).write_text(content)
-    stage = "score" if "scores" in name else "explain"
-    refused(scored.run(stage), Path(name).name, folder=scored.folder)
-
-
 def test_an_explanation_removed_after_the_vote_is_missed(voted: Project) -> None:
     shutil.rmtree(voted.outputs / "pets/explanations/lime/third")
     refused(voted.run("score"), "third", "xconsensus explain", folder=voted.folder)

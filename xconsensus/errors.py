@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class InputError(Exception):
@@ -40,6 +41,14 @@ def check_type(key: str, value: object, example: object) -> None:
 
 class MissingStageError(InputError):
     """A stage needs what an earlier one has not made yet."""
+
+
+class DamagedError(InputError):
+    """The artefact ``path`` is not as it was written: its stage makes it again, every other one refuses it."""
+
+    def __init__(self, path: Path, reason: str, stage: str) -> None:
+        super().__init__(f"{path}: damaged ({reason}); run {stage} to make it again")
+        self.path, self.reason = path, reason
 
 
 class CommonError(InputError):

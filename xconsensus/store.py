@@ -1,8 +1,8 @@
 """Where each artefact lies, how text and tables are written, and provenance. `tensors` writes what is not text.
 
 A file is written under a temporary name, flushed to the disk and renamed: what exists is whole. Artefacts carry the
-settings that shaped their numbers and the versions that made them; reading with other settings stops and names the
-setting that differs.
+settings that shaped their numbers, the versions that made them, and a checksum (XXH3, 64 bits) of all that: reading
+with other settings stops and names the setting that differs, reading what has changed since names the file.
 """
 
 import errno
@@ -19,11 +19,22 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pandas as pd
+from xxhash import xxh3_64_hexdigest
 
 from xconsensus import __version__
-from xconsensus.errors import CommonError, InputError
+from xconsensus.errors import CommonError, DamagedError, InputError
 
 Settings = Mapping[str, Any]
+# which stage makes the files that lie below such a folder, so many folders deep
+_MAKERS = {
+    ("explanations", 2): "explain",
+    ("consensus", 2): "vote",
+    ("scores", 2): "score",
+    ("superpixels", 1): "explain",
+    ("predictions", 1): "finetune",
+    ("weights", 0): "finetune",
+    ("images", 0): "explain",
+}
 
 
 def safe_name(name: str, what: str) -> str:
@@ -56,11 +67,17 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_csv(path: Path, table: pd.DataFrame, settings: Settings | None = None) -> None:
-    """A CSV file of ``table``; with ``settings``, they stand beside it as <name>.json."""
+    """A CSV file of ``table``; with ``settings``, they stand beside it as <name>.json with a checksum of both."""
+    text = table.to_csv(index=False).encode()
     if settings is not None:
-        write_json(path.with_suffix(".json"), {"settings": settings, "versions": versions()})
+        content = {"settings": settings, "versions": versions()}
+        write_json(path.with_suffix(".json"), {**content, "checksum": _checksum(content, text)})
     with atomic(path) as file:
-        file.write(table.to_csv(index=False).encode())
+        file.write(text)
+
+
+def _checksum(content: Mapping[str, Any], table: bytes) -> str:
+    return xxh3_64_hexdigest(json.dumps(content, sort_keys=True).encode() + table)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -105,11 +122,15 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The settings that ``write_csv`` put beside the table ``path``; InputError naming a file that is damaged."""
-    beside = path.with_suffix(".json")
-    settings = read_json(beside).get("settings")
-    if not isinstance(settings, dict):
-        raise InputError(f"{beside}: damaged, has no settings; remove it and {path.name}, and run their stage again")
+    """The settings that ``write_csv`` put beside the table ``path``; DamagedError when either has changed since."""
+    try:
+        content = read_json(path.with_suffix(".json"))
+        checksum, settings = content.pop("checksum"), content["settings"]
+        whole = checksum == _checksum(content, path.read_bytes())
+    except (InputError, KeyError, OSError) as error:
+        raise damaged(path.with_suffix(".json"), "cannot be read") from error
+    if not (whole and isinstance(settings, dict)):
+        raise damaged(path, f"it or {path.stem}.json has changed since it was written")
     return settings
 
 
@@ -143,6 +164,13 @@ def flat(settings: Settings, prefix: str = "") -> dict[str, Any]:
     for key, value in settings.items():
         found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return found
+
+
+def damaged(path: Path, reason: str) -> DamagedError:
+    """The error of an artefact that is not as it was written; it names the stage that makes it again."""
+    above = [folder.name for folder in path.parents]
+    stages = (f"xconsensus {stage}" for (name, depth), stage in _MAKERS.items() if above[depth : depth + 1] == [name])
+    return DamagedError(path, reason, next(stages, "the stage that made it"))
 
 
 def remove(path: Path) -> None:

@@ -12,45 +12,77 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from xxhash import xxh3_64, xxh3_64_hexdigest
 
-from xconsensus.errors import InputError
-from xconsensus.store import Settings, atomic, check_settings, versions
+from xconsensus.errors import DamagedError, InputError
+from xconsensus.store import Settings, atomic, check_settings, damaged, versions
 
 _HEADER = "xconsensus"  # safetensors keeps a map of strings; one entry, so that equal headers are equal bytes
+# The checksum is of the whole file with these digits in its own place, which is the same in every file.
+_NONE = b"0" * 16
+_BEFORE = b'{"__metadata__":{"xconsensus":"{\\"checksum\\": \\"'
+_AT = 8 + len(_BEFORE)  # after the header's length
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], settings: Settings, **notes: Any) -> None:
-    """A safetensors file of ``tensors`` with ``settings``, ``notes`` (any JSON) and versions in its header."""
-    header = {"settings": settings, "versions": versions(), **notes}
+    """A safetensors file of ``tensors`` with ``settings``, ``notes`` (JSON), versions and checksum in its header."""
+    header = json.dumps({"settings": settings, "versions": versions(), **notes}, sort_keys=True)
+    header = f'{{"checksum": "{_NONE.decode()}", {header[1:]}'
     data = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    content = memoryview(safetensors.torch.save(data, {_HEADER: header}))
+    assert content[8:_AT] == _BEFORE
     with atomic(path) as file:
-        file.write(safetensors.torch.save(data, {_HEADER: json.dumps(header, sort_keys=True)}))
+        file.write(content[:_AT])
+        file.write(xxh3_64_hexdigest(content).encode())
+        file.write(content[_AT + len(_NONE) :])
+
+
+def verify(path: Path) -> None:
+    """Read a whole file; DamagedError when any byte is not as ``write_tensors`` wrote it."""
+    with _opening(path), path.open("rb") as file:
+        head = file.read(_AT + len(_NONE))
+        state = xxh3_64(head[:_AT] + _NONE)
+        found = hashlib.file_digest(file, lambda: state).hexdigest()
+    if head[_AT:] != found.encode():
+        raise _not_as_written(path, "its checksum differs")
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The header ``write_tensors`` gave a file; InputError naming a file that is damaged or not ours."""
-    with _opened(path) as file:
-        try:
-            header: dict[str, Any] = json.loads((file.metadata() or {})[_HEADER])
-        except (KeyError, ValueError) as error:
-            raise InputError(f"{path}: no artefact of xconsensus; move it elsewhere") from error
+    """The header ``write_tensors`` gave a file, whose values are not read; InputError naming a file that has none."""
+    with _opening(path), safe_open(path, framework="pt") as file:
+        text = (file.metadata() or {}).get(_HEADER, "")
+    try:
+        header: dict[str, Any] = json.loads(text)
+    except ValueError as error:
+        raise _not_as_written(path, "its header cannot be read") from error
     return header
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a file; InputError naming a file that is damaged."""
-    with _opened(path) as file:
+    """All tensors of a file; DamagedError naming one that is not as it was written."""
+    verify(path)
+    with _opening(path), safe_open(path, framework="pt") as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no iterator)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opening(path: Path) -> Iterator[None]:
     try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except (SafetensorError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: damaged or unreadable ({reason}); remove it and run its stage again") from error
+        yield
+    except SafetensorError as error:
+        raise _not_as_written(path, " ".join(str(error).split())) from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def _not_as_written(path: Path, reason: str) -> InputError:
+    """DamagedError, or InputError where the file does not begin like one of ours: nobody else's file is made again."""
+    with path.open("rb") as file:
+        start = file.read(_AT)[8:]
+    differing = sum(one != other for one, other in zip(start, _BEFORE, strict=False))
+    if len(start) == len(_BEFORE) and differing > len(_BEFORE) // 2:
+        return InputError(f"{path}: no artefact of xconsensus; move it elsewhere")
+    return damaged(path, reason)
 
 
 class Shards:
@@ -67,24 +99,44 @@ class Shards:
         self.settings = settings
         self.packed = packed
         self._shard: tuple[Path, dict[str, Tensor]] | None = None
+        self._ids: dict[Path, list[str]] = {}
+        self._left_out: set[Path] = set()
 
     @cached_property
     def index(self) -> dict[str, tuple[Path, int]]:
-        """Image id -> (shard, position); every shard's header is checked against the settings."""
-        found: dict[str, tuple[Path, int]] = {}
-        for path in sorted(self.folder.glob("*.safetensors")):
-            header = read_header(path)
-            check_settings(path, header["settings"], self.settings)
-            found |= {image_id: (path, position) for position, image_id in enumerate(header["ids"])}
-        return found
+        """Image id -> (shard, position); every shard's header is checked against the settings and its name."""
+        return {
+            image_id: (path, position) for path in self._paths() for position, image_id in enumerate(self._header(path))
+        }
+
+    def refresh(self) -> None:
+        """Look again at what the folder holds; headers that were read are not read again, as shards never change."""
+        self.__dict__.pop("index", None)
 
     def missing(self, ids: Iterable[str]) -> list[str]:
         """Those of ``ids`` that no shard holds, in order."""
         return [image_id for image_id in ids if image_id not in self.index]
 
+    def leave_out_damaged(self) -> list[DamagedError]:
+        """Read every shard whole; those that are not as they were written count as missing from now on."""
+        errors = []
+        for path in self._paths():
+            try:
+                verify(path)
+                self._check_name(path, read_header(path).get("ids", []))
+            except DamagedError as error:
+                errors.append(error)
+                self._left_out.add(path)
+        self.refresh()
+        return errors
+
     def note(self, name: str) -> Any:
         """A note in the header of the first shard, None where there is none."""
         return next((read_header(path).get(name) for path, _ in self.index.values()), None)
+
+    def path(self, ids: Sequence[str]) -> Path:
+        """The shard that holds these images and no others: a file's name follows from its ids."""
+        return self.folder / f"{hashlib.sha256('/'.join(ids).encode()).hexdigest()[:16]}.safetensors"
 
     def write(
         self,
@@ -102,9 +154,10 @@ class Shards:
             flat = [(array.double() / scale).half() for array, scale in zip(flat, scales, strict=True)]
             tensors["scale"] = torch.stack(scales)
         tensors["values"] = torch.cat(flat)
-        path = self.folder / f"{hashlib.sha256('/'.join(ids).encode()).hexdigest()[:16]}.safetensors"
+        path = self.path(ids)
         write_tensors(path, tensors, self.settings, ids=list(ids), shape=list(arrays[0].shape), **notes)
-        self.__dict__.pop("index", None)
+        self._left_out.discard(path)
+        self.refresh()
 
     def values(self, image_id: str) -> Tensor:
         """The flat array of one image, (K,), float32 when packed; InputError naming an image that is not there."""
@@ -126,6 +179,26 @@ class Shards:
     def release(self) -> None:
         """Forget the shard in memory."""
         self._shard = None
+
+    def _paths(self) -> list[Path]:
+        return [path for path in sorted(self.folder.glob("*.safetensors")) if path not in self._left_out]
+
+    def _header(self, path: Path) -> list[str]:
+        """The ids in a shard's header, once that has been checked."""
+        if path not in self._ids:
+            header = read_header(path)
+            try:
+                check_settings(path, header.get("settings", {}), self.settings)
+            except InputError:
+                verify(path)  # a flipped byte in the header is damage, not another setting
+                raise
+            self._check_name(path, header.get("ids", []))
+            self._ids[path] = header["ids"]
+        return self._ids[path]
+
+    def _check_name(self, path: Path, ids: list[str]) -> None:
+        if path != self.path(ids):
+            raise damaged(path, "it holds the images of another shard")
 
     def _record(self, image_id: str) -> tuple[dict[str, Tensor], int]:
         if image_id not in self.index:

@@ -19,13 +19,13 @@ from xconsensus import catalogue, datasets, own_code
 from xconsensus.committee import Member, Network, build, fill, head_tensors, members_of, read_weights
 from xconsensus.datasets import Record
 from xconsensus.datasets.images import center_crop, fit, short_edge
-from xconsensus.errors import InputError, MissingStageError, check_type, nearest
+from xconsensus.errors import DamagedError, InputError, MissingStageError, check_type, nearest
 from xconsensus.jobs import job_number, job_threads
 from xconsensus.memory import Keeper, keep_freed_memory
 from xconsensus.precision import PRECISIONS
 from xconsensus.progress import MODES, log
-from xconsensus.store import Store, check_settings, flat, read_csv, remove
-from xconsensus.tensors import Shards, read_header, read_tensors
+from xconsensus.store import Store, check_settings, flat, read_csv, read_settings, remove
+from xconsensus.tensors import Shards, read_header, read_tensors, verify
 
 # keys of the dataset group that do not change an image's pixels
 _NOT_OF_AN_IMAGE = (
@@ -97,6 +97,7 @@ class Context:
         self.image_settings["loader"] = own_code.settled(dataset["loader"])
         self.store = Store(Path(self.config["output_dir"]), dataset["name"])
         self._read_committee(self.config["committee"])
+        self._whole: set[Path] = set()  # trained weights that were read and found as they were written
         self._pixels: dict[tuple[str, int], NDArray[np.uint8]] = {}
         self._room = self.config["finetune"]["cache_gib"] * 2**30
 
@@ -135,12 +136,15 @@ class Context:
         return [member for member in self.initial if member.name in self.only]
 
     def ready(self, member: Member) -> Member:
-        """The member with the weights it is explained with; InputError when finetune has not made them."""
+        """The member with the weights it is explained with; InputError when finetune has not made them whole."""
         if not self.finetune:
             return member
         path = self.store.weights(member.name)
         if not path.is_file():
             raise self.needs("finetune", f"member {member.name} is not trained yet")
+        if path not in self._whole:
+            verify(path)
+            self._whole.add(path)
         return replace(member, weights=str(path), pretrained=False)
 
     def network(self, member: Member) -> Network:
@@ -216,6 +220,7 @@ class Context:
         path = self.store.images(self.committee)
         if not path.is_file():
             raise self.needs("explain", f"{path} does not exist")
+        read_settings(path)  # raises where the table is not as it was written
         columns = ["image_id", "label", "path"]
         table = read_csv(path, columns)
         return [Record(str(i), int(label), str(p or "")) for i, label, p in table[columns].values]
@@ -242,10 +247,9 @@ class Context:
         path = self.store.predictions(split, member.name)
         if not path.is_file():
             raise self.needs("finetune", f"{path} does not exist")
-        header = read_header(path)
+        tensors, header = read_tensors(path), read_header(path)
         check_settings(path, header["settings"]["member"], member.settings())
         check_settings(path, header["settings"]["dataset"], self.image_settings)
-        tensors = read_tensors(path)
         return header["ids"], tensors["probabilities"], tensors["labels"]
 
     def explanation_settings(self, member: Member) -> dict[str, Any]:
@@ -286,12 +290,16 @@ class Context:
     def usable(self, path: Path, check: Callable[[], Any]) -> bool:
         """Whether the artefact at ``path`` exists and passes ``check`` of its settings.
 
-        One that fails stops the stage, or with overwrite=true is removed (in a dry run, only counted as missing).
+        One that is damaged is removed, with a line. One of other settings stops the stage, or with overwrite=true is
+        removed. A dry run removes nothing, it only counts them as missing.
         """
         if not path.exists():
             return False
         try:
             check()
+        except DamagedError as error:
+            self._discard(error)
+            return False
         except InputError:
             if not self.overwrite:
                 raise
@@ -301,8 +309,15 @@ class Context:
         return True
 
     def missing(self, shards: Shards, ids: Iterable[str]) -> list[str]:
-        """Those of ``ids`` that still have to be made, the unusable ones among them."""
+        """Those of ``ids`` that still have to be made, the damaged and unusable ones among them."""
+        for error in shards.leave_out_damaged():
+            self._discard(error)
         return shards.missing(ids) if self.usable(shards.folder, lambda: shards.index) else list(ids)
+
+    def _discard(self, error: DamagedError) -> None:
+        log.info(f"{error.path}: damaged ({error.reason}), is made again")
+        if not self.dry_run:
+            remove(error.path)
 
 
 def digest(settings: dict[str, Any]) -> str:

@@ -19,8 +19,8 @@ from xconsensus.stages.context import Context
 from xconsensus.stages.failures import Failures
 from xconsensus.stages.planning import seconds_a_pass
 from xconsensus.stages.sharding import own_members
-from xconsensus.store import check_settings, read_json, remove, write_json
-from xconsensus.tensors import read_header, read_tensors, write_tensors
+from xconsensus.store import check_settings, remove, write_json
+from xconsensus.tensors import read_header, read_tensors, verify, write_tensors
 from xconsensus.training import Images, Recipe, State, train
 
 
@@ -45,6 +45,8 @@ def run(config: DictConfig) -> None:
                 _train_member(context, member, recipe, training, title)
             for split in splits:
                 _predict_member(context, context.ready(member), split, records[split], title)
+            if context.finetune:
+                _describe(context, member)
         release_freed_memory()
     failures.report()
     log.info(f"finetune: {len(members)} members ready, their predictions written")
@@ -88,13 +90,16 @@ def _train_member(context: Context, member: Member, recipe: Recipe, training: li
         for reached in train(network, images, recipe, context.seed, state):
             _save(checkpoint, reached, settings)
             count.add()
-    write_tensors(path, _own(network.model.state_dict()), settings)
-    write_json(path.with_suffix(".json"), {"history": state.history, "settings": settings})
+    write_tensors(path, _own(network.model.state_dict()), settings, history=state.history)
     remove(checkpoint)
 
 
 def _made(context: Context, path: Path, settings: dict[str, Any]) -> bool:
-    return context.usable(path, lambda: check_settings(path, read_header(path)["settings"], settings))
+    def check() -> None:
+        verify(path)
+        check_settings(path, read_header(path)["settings"], settings)
+
+    return context.usable(path, check)
 
 
 def _own(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -132,9 +137,14 @@ def _predict_member(context: Context, member: Member, split: str, records: list[
     if split == "test":
         what = "labels unknown" if np.isnan(share) else f"accuracy {share:.3f}"
         log.info(f"{member.name}: {what}, {len(records)} test images")
-        if context.finetune:
-            trained = context.store.weights(member.name).with_suffix(".json")
-            write_json(trained, read_json(trained) | {"accuracy": share})
+
+
+def _describe(context: Context, member: Member) -> None:
+    """Write what stands in the headers of a member's weights and predictions as JSON beside the weights."""
+    weights = context.store.weights(member.name)
+    made, tested = read_header(weights), read_header(context.store.predictions("test", member.name))
+    content = {"history": made["history"], "settings": made["settings"], "accuracy": tested["accuracy"]}
+    write_json(weights.with_suffix(".json"), content)
 
 
 def _predict(context: Context, network: Network, records: list[Record], title: str) -> torch.Tensor:
