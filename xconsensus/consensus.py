@@ -25,7 +25,7 @@ def min_max(explanation: Tensor) -> Tensor:
     r"""SmoothGrad's ballot, (L_k - min L) / (max L - min L), of (..., K), in 0..1; zeros for a constant map."""
     # amin and amax: aminmax along a dimension takes ten times as long
     low, high = explanation.amin(-1, keepdim=True), explanation.amax(-1, keepdim=True)
-    return (explanation - low) / torch.where(high > low, high - low, torch.inf)
+    return (explanation - low).div_(torch.where(high > low, high - low, torch.inf))
 
 
 def squares(explanation: Tensor) -> Tensor:
@@ -99,10 +99,10 @@ class Similarity:
     sigma_pixels: int = 224 * 224
 
     def __call__(self, explanation: Tensor, consensus: Tensor) -> Tensor:
-        """Similarity (...) of float64 explanations (..., K) to the consensus (K,)."""
+        """Similarity (...) of explanations (..., K) to the consensus, (K,) or (..., K)."""
         if self.name == "cosine":
             return cosine(explanation, consensus)
-        return rbf(explanation, consensus, self._scaled(consensus.numel()))
+        return rbf(explanation, consensus, self._scaled(consensus.shape[-1]))
 
     def to_means(self, explanations: Tensor, ballots: Tensor, weights: Tensor) -> Tensor:
         """Similarities (t, f) of explanations (f, K) to t consensuses, each a mean of ballots, weights (t, m) @ (m, K).

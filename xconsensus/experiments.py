@@ -56,8 +56,8 @@ def growing_committees(
             if not np.any(inside):
                 continue
             blocks = np.array_split(weights.astype(ballots.dtype), -(-weights.shape[0] * ballots.shape[1] // _BLOCK))
-            precisions = pool.map(partial(_precisions, ballots, inside, pixels), blocks)
-            total += np.concatenate([*precisions])
+            precise = partial(average_precisions, positives=inside, counts=pixels)
+            total += np.concatenate([*pool.map(precise, (part @ ballots for part in blocks))])
             count += 1
     if count == 0:
         raise InputError("growing committees: no image has an object mask; choose a data set with masks")
@@ -107,11 +107,6 @@ def agreement(scores: Floats, complete: Floats, committees: Sequence[Committee])
     found = [correlation(score, complete) for score in scores]
     rows = [(i, len(committees[i]), each.pearson_r, each.spearman_r) for i, each in enumerate(found)]
     return pd.DataFrame(rows, columns=["trial", "size", "pearson_r", "spearman_r"])
-
-
-def _precisions(ballots: Floats, inside: NDArray[Any], pixels: NDArray[Any] | None, weights: Floats) -> Floats:
-    """Average precision of each committee, a row of weights (t, m), on one image."""
-    return average_precisions(weights @ ballots, inside, pixels)
 
 
 def _draw(members: int, sizes: Sequence[int], trials: int, seed: int) -> list[tuple[int, int, Committee]]:

@@ -171,6 +171,28 @@ class Shards:
         start, stop = shard["offsets"][position : position + 2].tolist()
         return shard["values"][start:stop]
 
+    def blocks(self, ids: Sequence[str], size: int) -> Iterator[tuple[slice, Tensor]]:
+        """The arrays of ``ids`` as `values` has them, at most ``size`` in one tensor (n, K), with their place in ids.
+
+        Together are images that lie one after the other in a shard and have equally many values.
+        """
+        start = 0
+        while start < len(ids):
+            shard, first = self._record(ids[start])
+            path, offsets = self.index[ids[start]][0], shard["offsets"][first : first + size + 1].tolist()
+            stop, length = start + 1, offsets[1] - offsets[0]
+            while (
+                stop < min(start + size, len(ids))
+                and self.index.get(ids[stop]) == (path, first + stop - start)
+                and offsets[stop - start + 1] - offsets[stop - start] == length
+            ):
+                stop += 1
+            values = shard["values"][offsets[0] : offsets[stop - start]].view(stop - start, length)
+            if self.packed:
+                values = values.float().mul_(shard["scale"][first : first + stop - start, None].float())
+            yield slice(start, stop), values
+            start = stop
+
     def number(self, image_id: str, name: str) -> float:
         """One field of one image, such as the predicted class of an explanation; NaN where the shard has none."""
         shard, position = self._record(image_id)

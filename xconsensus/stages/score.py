@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
@@ -98,12 +99,14 @@ def _compare(
     Member by member, so that memory holds one member's explanations at a time.
     """
     pixels = [areas(context, record) for record in records] if context.dataset.has_masks else None
-    agreed = [consensus.values(record.image_id) for record in records]
+    ids = [record.image_id for record in records]
+    agreed = [consensus.values(image_id) for image_id in ids]
     for column, shards in enumerate([*explanations, consensus]):
+        if shards is not consensus:
+            for place, values in exact(shards, ids):
+                similarities[place, column] = similarity(values, torch.stack(agreed[place]).to(values.dtype))
         for row, record in enumerate(records):
             if shards is not consensus:
-                values = exact(shards, record.image_id)
-                similarities[row, column] = similarity(values, agreed[row].to(values.dtype))
                 fields[:, row, column] = [shards.number(record.image_id, name) for name in ("reliability", "samples")]
             if pixels is not None:
                 precisions[row, column] = average_precision(shards.stored(record.image_id).numpy(), *pixels[row])

@@ -37,8 +37,9 @@ class Scored:
             some = records[start : start + IMAGES_AT_A_TIME]
             rows: list[list[Tensor]] = [[] for _ in some]
             for member in shards:
-                for row, record in zip(rows, some, strict=True):
-                    row.append(exact(member, record.image_id))
+                for place, values in exact(member, [record.image_id for record in some]):
+                    for row, each in zip(rows[place], values, strict=True):
+                        row.append(each)
                 member.release()
             for row, record in zip(rows, some, strict=True):
                 yield record, torch.stack(row)

@@ -1,6 +1,6 @@
 """vote: the members' explanations vote for the consensus of each image (Algorithm 2)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from omegaconf import DictConfig
 from torch import Tensor
@@ -11,6 +11,7 @@ from xconsensus.stages.context import Context
 from xconsensus.tensors import Shards
 
 IMAGES_AT_A_TIME = 64
+_IN_CACHE = 8  # images computed with at once: their maps of 224x224 stay in the cores' caches from step to step
 
 
 def run(config: DictConfig) -> None:
@@ -39,18 +40,18 @@ def run(config: DictConfig) -> None:
 
 def _ballots(explanations: Shards, ids: list[str], ballot: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
     """One member's ballots of some images; its shard is forgotten then, so that memory holds one member's."""
-    for image_id in ids:
-        yield ballot(exact(explanations, image_id))
+    for _, values in exact(explanations, ids):
+        yield from ballot(values)
     explanations.release()
 
 
-def exact(explanations: Shards, image_id: str) -> Tensor:
-    """An explanation in the precision that votes and similarities are computed in.
+def exact(explanations: Shards, ids: Sequence[str]) -> Iterator[tuple[slice, Tensor]]:
+    """Explanations, some at once (n, K), with their place in ``ids``, as votes and similarities are computed from them.
 
     float64; of maps packed as float16, float32: that rounds 2,000 times less than their packing did.
     """
-    values = explanations.values(image_id)
-    return values if explanations.packed else values.double()
+    for place, values in explanations.blocks(ids, _IN_CACHE):
+        yield place, values if explanations.packed else values.double()
 
 
 def complete_explanations(context: Context, ids: list[str]) -> list[Shards]:
