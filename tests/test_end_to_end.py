@@ -100,6 +100,7 @@ def test_the_disk_holds_what_the_contract_says_and_nothing_else(root: Path) -> N
             for kind in ("csv", "md", "tex")
         ),
         "tables/quartet/fig08.csv",
+        ".locks",
     }
     found = {path: path.relative_to(root) for path in root.rglob("*") if path.is_file()}
     assert {pattern for pattern in expected if not any(path.match(pattern) for path in found.values())} == set()

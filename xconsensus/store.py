@@ -11,6 +11,7 @@ import io
 import json
 import os
 import platform
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from xconsensus import __version__
 from xconsensus.errors import CommonError, DamagedError, InputError
 
 Settings = Mapping[str, Any]
+HOST = re.sub(r"\W", "_", platform.node())[:60]
 # which stage makes the files that lie below such a folder, so many folders deep
 _MAKERS = {
     ("explanations", 2): "explain",
@@ -50,7 +52,7 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
 
     Raises InputError when the disk is full or the folder cannot be written; what was there before stays.
     """
-    temporary = path.with_name(f".{path.name[:120]}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{xxh3_64_hexdigest(os.fsencode(path.name))}.{HOST}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
@@ -64,6 +66,28 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
         raise CommonError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
         temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files below ``folder`` that processes of this machine left when they were killed."""
+    for directory, _, names in os.walk(folder):
+        for name in names:
+            match = re.fullmatch(rf"\.\w+\.{HOST}\.(\d+)\.tmp", name)
+            if match and not alive(HOST, int(match[1])):
+                Path(directory, name).unlink(missing_ok=True)
+
+
+def alive(host: str, pid: int) -> bool:
+    """Whether a process runs, as far as this machine can tell: of other hosts it is taken for granted."""
+    if host != HOST:
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        pass
+    return True
 
 
 def write_csv(path: Path, table: pd.DataFrame, settings: Settings | None = None) -> None:

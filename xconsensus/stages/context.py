@@ -3,7 +3,7 @@
 import hashlib
 import importlib.resources
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,11 @@ from xconsensus.datasets import Record
 from xconsensus.datasets.images import center_crop, fit, short_edge
 from xconsensus.errors import DamagedError, InputError, MissingStageError, check_type, nearest
 from xconsensus.jobs import job_number, job_threads
+from xconsensus.locks import claimed
 from xconsensus.memory import Keeper, keep_freed_memory
 from xconsensus.precision import PRECISIONS
 from xconsensus.progress import MODES, log
-from xconsensus.store import Store, check_settings, flat, read_csv, read_settings, remove
+from xconsensus.store import Store, check_settings, flat, read_csv, read_settings, remove, remove_leftovers
 from xconsensus.tensors import Shards, read_header, read_tensors, verify
 
 # keys of the dataset group that do not change an image's pixels
@@ -96,6 +97,8 @@ class Context:
         self.image_settings = {key: dataset[key] for key in dataset if key not in _NOT_OF_AN_IMAGE}
         self.image_settings["loader"] = own_code.settled(dataset["loader"])
         self.store = Store(Path(self.config["output_dir"]), dataset["name"])
+        if not self.dry_run:
+            remove_leftovers(self.store.root)
         self._read_committee(self.config["committee"])
         self._whole: set[Path] = set()  # trained weights that were read and found as they were written
         self._pixels: dict[tuple[str, int], NDArray[np.uint8]] = {}
@@ -313,6 +316,16 @@ class Context:
         for error in shards.leave_out_damaged():
             self._discard(error)
         return shards.missing(ids) if self.usable(shards.folder, lambda: shards.index) else list(ids)
+
+    def chunks(self, shards: Shards, ids: Sequence[str], size: int) -> Iterator[list[str]]:
+        """What is missing of each ``size`` ids in a row, for this run to make: one shard each, the same files however
+        often interrupted. What another run is making comes last, if it is missing still.
+        """
+        parts = [ids[start : start + size] for start in range(0, len(ids), size)]
+        for part in claimed(self.store.root, [(shards.path(part), part) for part in parts if shards.missing(part)]):
+            shards.refresh()
+            if missing := shards.missing(part):
+                yield missing
 
     def _discard(self, error: DamagedError) -> None:
         log.info(f"{error.path}: damaged ({error.reason}), is made again")

@@ -122,16 +122,17 @@ def _cut_superpixels(context: Context, records: Sequence[Record]) -> Shards:
     segmenter = dict(context.config["explainer"]["segmenter"])
     name = segmenter.pop("name")
     labels = context.labels(name)
-    todo = _chunks(context, labels, records)
+    by_id = {record.image_id: record for record in records}
+    missing = context.missing(labels, by_id)
     with (
-        counter(f"superpixels ({name})", sum(map(len, todo)), "images", context.progress) as count,
+        counter(f"superpixels ({name})", len(missing), "images", context.progress) as count,
         ThreadPoolExecutor(os.cpu_count()) as pool,
     ):
-        for chunk in todo:
-            images = [context.image(record) for record in chunk]
+        for ids in context.chunks(labels, [*by_id], context.config["explain"]["shard_images"]):
+            images = [context.image(by_id[image_id]) for image_id in ids]
             maps = list(pool.map(partial(segment, algorithm=name, settings=segmenter), images))
-            labels.write([record.image_id for record in chunk], [torch.from_numpy(each) for each in maps])
-            count.add(len(chunk))
+            labels.write(ids, [torch.from_numpy(each) for each in maps])
+            count.add(len(ids))
     return labels
 
 
@@ -140,15 +141,15 @@ def _explain_member(
 ) -> None:
     """Explain what is missing of one member, a shard at a time; the next image is read while one is explained."""
     shards = context.explanations(member)
-    todo = _chunks(context, shards, records)
-    if not (images := sum(map(len, todo))):
+    by_id = {record.image_id: record for record in records}
+    if not (missing := context.missing(shards, by_id)):
         return
     network = context.network(member)
     network.fuse()
-    precision = _set_speed(context, explainer, network, shards, images)
-    with counter(title, images, "images", context.progress) as count:
-        for chunk in todo:
-            found = []
+    precision = _set_speed(context, explainer, network, shards, len(missing))
+    with counter(title, len(missing), "images", context.progress) as count:
+        for ids in context.chunks(shards, [*by_id], context.config["explain"]["shard_images"]):
+            found, chunk = [], [by_id[image_id] for image_id in ids]
             for record, image in zip(chunk, ahead(partial(_image, context, labels), chunk), strict=True):
                 found.append(_explain(context, explainer, network, record, image))
                 count.add()
@@ -160,16 +161,7 @@ def _explain_member(
                     for name in found[0].fields
                 },
             }
-            ids = [record.image_id for record in chunk]
             shards.write(ids, [each.values for each in found], fields, precision=precision)
-
-
-def _chunks(context: Context, shards: Shards, records: Sequence[Record]) -> list[list[Record]]:
-    """What is missing of each ``explain.shard_images`` images in a row: the same files, however often interrupted."""
-    missing = set(context.missing(shards, [record.image_id for record in records]))
-    size = context.config["explain"]["shard_images"]
-    parts = [records[start : start + size] for start in range(0, len(records), size)]
-    return [chunk for part in parts if (chunk := [record for record in part if record.image_id in missing])]
 
 
 def _image(context: Context, labels: Shards | None, record: Record) -> Image:

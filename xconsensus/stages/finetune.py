@@ -12,6 +12,7 @@ from xconsensus.datasets import Record
 from xconsensus.datasets.images import center_crop
 from xconsensus.ensemble import accuracy
 from xconsensus.errors import InputError
+from xconsensus.locks import claimed
 from xconsensus.memory import release_freed_memory
 from xconsensus.progress import counter, log
 from xconsensus.seeding import seed_of
@@ -38,7 +39,8 @@ def run(config: DictConfig) -> None:
         _plan(context, members, recipe, training, records)
         return
     failures = Failures("finetune")
-    for number, member in enumerate(members, 1):
+    units = [(context.store.weights(member.name), (number, member)) for number, member in enumerate(members, 1)]
+    for number, member in claimed(context.store.root, units):
         title = f"finetune {member.name} ({number}/{len(members)})"
         with failures.of(member.name):
             if context.finetune:

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,13 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
+from torch import Tensor
 
 from xconsensus.consensus import SIMILARITIES, Similarity
 from xconsensus.datasets import Record
 from xconsensus.ensemble import ensemble_accuracy
 from xconsensus.errors import InputError, nearest
+from xconsensus.locks import claimed
 from xconsensus.metrics import average_precision, bootstrap_mean, correlation
 from xconsensus.progress import counter, log
 from xconsensus.stages.context import Context, digest
@@ -50,6 +53,31 @@ def run(config: DictConfig) -> None:
     if context.dry_run:
         log.info(f"score would compare {len(names)} members with the consensus on {len(ids)} images, into {folder}")
         return
+    before = _modified(path)
+    for _ in claimed(context.store.root, [(path, None)]):
+        if _modified(path) == before:
+            _write(context, records, explanations, consensus, similarity, predictions, path, settings)
+    log.info(f"{context.config['explainer']['name']}: scores of {len(names)} members on {len(ids)} images in {folder}")
+
+
+def _modified(path: Path) -> int | None:
+    """When a file was last written: another run may write it while this one waits."""
+    return path.stat().st_mtime_ns if path.exists() else None
+
+
+def _write(
+    context: Context,
+    records: list[Record],
+    explanations: list[Shards],
+    consensus: Shards,
+    similarity: Similarity,
+    predictions: list[tuple[list[str], Tensor, Tensor]],
+    path: Path,
+    settings: dict[str, Any],
+) -> None:
+    """Compute and write the three tables; members.csv at ``path`` is the last and has the settings beside it."""
+    ids = [record.image_id for record in records]
+    names = [member.name for member in context.initial]
     with counter(f"score {context.config['explainer']['name']}", len(ids), "images", context.progress) as count:
         similarities = np.full((len(ids), len(names)), np.nan)
         precisions = np.full((len(ids), len(names) + 1), np.nan)  # the last one is the consensus's
@@ -62,13 +90,11 @@ def run(config: DictConfig) -> None:
     accuracies = ensemble_accuracy((probabilities, labels) for _, probabilities, labels in predictions)
     members = _members_table(context, accuracies, similarities, precisions, fields[0])
     members = members[members["member"].isin([*context.scored, ENSEMBLE])]
-    write_csv(folder / "images.csv", _images_table(ids, names, similarities, precisions, *fields))
-    write_csv(folder / "correlations.csv", correlations_table(members, context.config["score"]["level"]))
+    write_csv(path.with_name("images.csv"), _images_table(ids, names, similarities, precisions, *fields))
+    write_csv(path.with_name("correlations.csv"), correlations_table(members, context.config["score"]["level"]))
     write_csv(path, members, settings)
-    name = context.config["explainer"]["name"]
-    log.info(f"{name}: scores of {len(names)} members on {len(ids)} images in {folder}")
     if np.isfinite(fields[0]).any():
-        log.info(f"{name}: {_noise(members, fields[0])}")
+        log.info(f"{context.config['explainer']['name']}: {_noise(members, fields[0])}")
 
 
 def similarity_of(context: Context) -> Similarity:

@@ -30,8 +30,7 @@ def run(config: DictConfig) -> None:
         )
         return
     with counter(f"vote {name}", len(missing), "images", context.progress) as count:
-        for start in range(0, len(missing), IMAGES_AT_A_TIME):
-            some = missing[start : start + IMAGES_AT_A_TIME]
+        for some in context.chunks(result, ids, IMAGES_AT_A_TIME):
             agreed = consensus(_ballots(explanations, some, ballot) for explanations in members)
             result.write(some, [each.float() for each in agreed])
             count.add(len(some))
