@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.segmentation import quickshift, slic
+from skimage.segmentation import slic
 
 from xconsensus.errors import InputError, nearest
+from xconsensus.quickshift import quickshift
 
 SEGMENTERS = {"quickshift": quickshift, "slic": slic}
 
@@ -15,8 +16,8 @@ SEGMENTERS = {"quickshift": quickshift, "slic": slic}
 def segment(pixels: NDArray[np.uint8], algorithm: str, settings: Mapping[str, Any]) -> NDArray[np.int32]:
     """Label map (H, W) of an RGB uint8 image (H, W, 3), int32, numbered 0..K-1 without gaps.
 
-    ``algorithm`` is quickshift (Vedaldi & Soatto 2008, doi:10.1007/978-3-540-88693-8_52) or slic, as scikit-image
-    has them, with its keyword arguments as ``settings``.
+    ``algorithm`` is quickshift (`xconsensus.quickshift`) or slic, as scikit-image has it, with its keyword arguments
+    as ``settings``.
 
     Raises InputError for an unknown algorithm or argument.
     """
