@@ -2,7 +2,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from skimage.segmentation import quickshift as reference
 
 from xconsensus.quickshift import quickshift
@@ -35,6 +34,6 @@ IMAGES = {
     ],
 )
 def test_labels_are_scikit_images(name: str, settings: dict[str, Any]) -> None:
-    image: NDArray[np.uint8] = IMAGES[name]
+    image = IMAGES[name]
     expected = np.unique(reference(image, **settings), return_inverse=True)[1].reshape(image.shape[:2])
     np.testing.assert_array_equal(quickshift(image, **settings), expected)
