@@ -244,7 +244,10 @@ def fill(
         if given[key].shape != expected[key].shape:
             shapes = f"{list(given[key].shape)}, {member.model} needs {list(expected[key].shape)}"
             raise InputError(f"member {member.name}: {source} has tensor {key} of shape {shapes}")
-    model.load_state_dict(given)
+    try:
+        model.load_state_dict(given)
+    except (RuntimeError, NotImplementedError) as error:  # sparse, or without data
+        raise InputError(f"member {member.name}: {source} has tensors of a kind that cannot be loaded") from error
 
 
 def read_weights(path: Path, name: str) -> dict[str, Tensor]:
@@ -262,7 +265,9 @@ def read_weights(path: Path, name: str) -> dict[str, Tensor]:
     for key in ("state_dict", "model"):
         if isinstance(checkpoint, dict) and isinstance(checkpoint.get(key), dict):
             checkpoint = checkpoint[key]
-    if not isinstance(checkpoint, dict) or not all(isinstance(value, Tensor) for value in checkpoint.values()):
+    if not isinstance(checkpoint, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in checkpoint.items()
+    ):
         raise InputError(f"member {name}: {path} holds no state dict (name -> tensor)")
     return {key.removeprefix("module."): value for key, value in checkpoint.items()}
 

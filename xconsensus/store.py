@@ -140,7 +140,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON file; InputError naming a file that is missing or damaged."""
     try:
         content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
     return content if isinstance(content, dict) else {}
 

@@ -52,17 +52,28 @@ def read_header(path: Path) -> dict[str, Any]:
     with _opening(path), safe_open(path, framework="pt") as file:
         text = (file.metadata() or {}).get(_HEADER, "")
     try:
-        header: dict[str, Any] = json.loads(text)
-    except ValueError as error:
+        header = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise _not_as_written(path, "its header cannot be read") from error
+    if not isinstance(header, dict) or not isinstance(header.get("settings"), dict) or not _are_ids(header):
+        raise _not_as_written(path, "its header lacks what every artefact has")
     return header
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a file; DamagedError naming one that is not as it was written."""
+def _are_ids(header: Mapping[str, Any]) -> bool:
+    """Whether the image ids of a header, if it has any, are a list of texts."""
+    ids = header.get("ids", [])
+    return isinstance(ids, list) and all(isinstance(image_id, str) for image_id in ids)
+
+
+def read_tensors(path: Path, *needed: str) -> dict[str, Tensor]:
+    """All tensors of a file; DamagedError naming one that is not as it was written or lacks one of those ``needed``."""
     verify(path)
     with _opening(path), safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no iterator)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no iterator)
+    if absent := [name for name in needed if name not in tensors]:
+        raise damaged(path, f"it has no {absent[0]}")
+    return tensors
 
 
 @contextmanager
@@ -210,12 +221,12 @@ class Shards:
         if path not in self._ids:
             header = read_header(path)
             try:
-                check_settings(path, header.get("settings", {}), self.settings)
+                check_settings(path, header["settings"], self.settings)
             except InputError:
                 verify(path)  # a flipped byte in the header is damage, not another setting
                 raise
             self._check_name(path, header.get("ids", []))
-            self._ids[path] = header["ids"]
+            self._ids[path] = header.get("ids", [])
         return self._ids[path]
 
     def _check_name(self, path: Path, ids: list[str]) -> None:
@@ -227,5 +238,22 @@ class Shards:
             raise InputError(f"{self.folder}: holds nothing of image {image_id}; run the stage that makes it")
         path, position = self.index[image_id]
         if self._shard is None or self._shard[0] != path:  # one shard at a time: images are visited in shard order
-            self._shard = (path, read_tensors(path))
+            shard = read_tensors(path, "offsets", "values", *(["scale"] if self.packed else []))
+            if not _is_shard(shard):
+                raise damaged(path, "its tensors do not belong together")
+            self._shard = (path, shard)
+        if position + 1 >= len(self._shard[1]["offsets"]):
+            raise damaged(path, f"it has no values of image {image_id}")
         return self._shard[1], position
+
+
+def _is_shard(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether offsets cut the values into pieces and every other tensor has one number a piece."""
+    others = dict(tensors)
+    offsets, values = others.pop("offsets"), others.pop("values")
+    if offsets.ndim != 1 or offsets.dtype != torch.int64 or values.ndim != 1:
+        return False
+    inside = (offsets >= 0) & (offsets <= len(values))  # before differences, which would overflow
+    return bool(inside.all() and (offsets.diff() >= 0).all()) and all(
+        tensor.shape == (len(offsets) - 1,) for tensor in others.values()
+    )

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from xconsensus.datasets.coco_masks import rasterise
 from xconsensus.datasets.imagefolder import imagenet_wnids
@@ -118,7 +119,7 @@ class COCO:
         for annotation in image.annotations:
             try:
                 found.append((annotation.category, rasterise(annotation.segmentation, image.height, image.width)))
-            except (ValueError, TypeError) as error:
+            except (ValueError, TypeError, OverflowError) as error:
                 raise InputError(f"{self._file_of(record)}: image {record.image_id}: {error}") from error
         return found
 
@@ -148,11 +149,18 @@ def _parse(path: Path) -> tuple[tuple[str, ...], dict[str, _Image]]:
         content = json.loads(path.read_bytes())
         names = dict(sorted((int(category["id"]), str(category["name"])) for category in content["categories"]))
         index = {number: position for position, number in enumerate(names)}
-        images = {entry["id"]: _Image(int(entry["height"]), int(entry["width"])) for entry in content["images"]}
+        images = {entry["id"]: _sized(int(entry["height"]), int(entry["width"])) for entry in content["images"]}
         for entry in content["annotations"]:
             annotation = _Annotation(index[entry["category_id"]], float(entry["area"]), entry["segmentation"])
             images[entry["image_id"]].annotations.append(annotation)
         return tuple(names.values()), {str(entry["file_name"]): images[entry["id"]] for entry in content["images"]}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise InputError(f"{path}: not an instances file of COCO ({reason})") from error
+
+
+def _sized(height: int, width: int) -> _Image:
+    """An image still without annotations; ValueError for a size that masks must not be made in."""
+    if not (height > 0 and width > 0 and height * width <= (Image.MAX_IMAGE_PIXELS or height * width)):
+        raise ValueError(f"an image of {width}x{height} pixels")
+    return _Image(height, width)

@@ -30,8 +30,8 @@ def rasterise(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
 def _inside(corners: Sequence[float], height: int, width: int) -> NDArray[np.bool_]:
     """Pixels whose centres lie inside the polygon x1, y1, x2, y2, ...; the centre of the first pixel is (0.5, 0.5)."""
     x_y = np.asarray(corners, dtype=np.float64)
-    if x_y.ndim != 1 or x_y.size < 6 or x_y.size % 2:
-        raise ValueError("a polygon has fewer than three corners, or half of one")
+    if x_y.ndim != 1 or x_y.size < 6 or x_y.size % 2 or not np.isfinite(x_y).all():
+        raise ValueError("a polygon has fewer than three corners, half of one, or one that is no number")
     mask = np.zeros((height, width), dtype=bool)
     mask[polygon(x_y[1::2] - 0.5, x_y[::2] - 0.5, mask.shape)] = True
     return mask
@@ -41,7 +41,9 @@ def _from_run_lengths(segmentation: Mapping[str, Any], height: int, width: int) 
     """Pixels off and on in turns, down the columns one after another."""
     counts, size = segmentation.get("counts"), segmentation.get("size")
     lengths = np.asarray(unpack(counts) if isinstance(counts, str) else counts)
-    if size != [height, width] or lengths.dtype.kind != "i" or lengths.min() < 0 or lengths.sum() != height * width:
+    pixels = height * width
+    right = size == [height, width] and lengths.ndim == 1 and lengths.dtype.kind == "i" and len(lengths) > 0
+    if not right or not 0 <= lengths.min() <= lengths.max() <= pixels or lengths.sum() != pixels:
         raise ValueError(f"the run lengths are not those of an image of {width}x{height} pixels")
     return np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(width, height).T
 
@@ -51,7 +53,7 @@ def unpack(text: str) -> list[int]:
 
     A number is cut into groups of 5 bits, lowest first, each one character from "0" on; 32 more marks that groups
     follow, and bit 16 of the last group is the sign. From the fourth number on the text holds its difference to the
-    number two before. Raises ValueError for text that ends inside a number.
+    number two before. Raises ValueError for text that ends inside a number, and for a number of more than 60 bits.
     """
     lengths: list[int] = []
     value = shift = 0
@@ -59,6 +61,8 @@ def unpack(text: str) -> list[int]:
         group = ord(character) - 48
         value |= (group & 31) << shift
         shift += 5
+        if shift > 60:
+            raise ValueError("the text of run lengths has a number of more than 60 bits")
         if group & 32:
             continue
         if group & 16:

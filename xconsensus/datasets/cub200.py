@@ -35,6 +35,8 @@ class CUB200:
         classes, self._images, labels, splits = (
             dict(table(self.root / name, int, kind)) for name, kind in zip(_LISTS, (str, str, int, int), strict=True)
         )
+        if not classes:
+            raise InputError(f"{self.root / _LISTS[0]}: names no classes")
         order = sorted(classes)
         self.classes = tuple(classes[number] for number in order)
         label_of = {number: label for label, number in enumerate(order)}

@@ -1,7 +1,8 @@
 """Image files and their geometry: any file to upright RGB, short edge, crop."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ RESAMPLING: Mapping[str, Image.Resampling] = {
     "nearest": Image.Resampling.NEAREST,
 }
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+# Pillow looks at the content, not at the suffix, and knows formats that start other programs (EPS: Ghostscript)
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
@@ -25,8 +28,8 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
 
     Raises InputError naming the file when it is missing, empty, truncated, too large or no image.
     """
-    with _Opened(path) as image:
-        return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+    with _opened(path) as image:
+        return np.asarray(_to_rgb(image))
 
 
 def read_mask(path: Path) -> NDArray[np.uint8]:
@@ -34,9 +37,8 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
 
     Raises InputError naming the file that cannot be read.
     """
-    with _Opened(path) as image:
-        upright = ImageOps.exif_transpose(image)
-        return np.asarray(upright if upright.mode in ("L", "P") else upright.convert("L"), dtype=np.uint8)
+    with _opened(path) as image:
+        return np.asarray(image if image.mode in ("L", "P") else image.convert("L"), dtype=np.uint8)
 
 
 def checked_mask(
@@ -91,25 +93,25 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-class _Opened:
-    """Context of an opened, fully decoded image file; every failure inside becomes one line with the file's name."""
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The first frame of an image file, decoded and upright; a failure, also of the body, is a line with its name."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd EXIF and TIFF tags are the file's business, not the user's
+            with Image.open(path, formats=_FORMATS) as image:
+                _check_size(image)
+                image.load()
+                yield ImageOps.exif_transpose(image)
+    except Exception as error:  # decoders of hostile files raise nearly anything
+        raise CommonError(f"{path}: cannot be read as an image ({_reason(path, error)})") from error
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
 
-    def __enter__(self) -> Image.Image:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # odd EXIF and TIFF tags are the file's business, not the user's
-                warnings.simplefilter("error", Image.DecompressionBombWarning)
-                self.image = Image.open(self.path)
-                self.image.load()
-        except Exception as error:  # decoders of hostile files raise nearly anything
-            raise CommonError(f"{self.path}: cannot be read as an image ({_reason(self.path, error)})") from error
-        return self.image
-
-    def __exit__(self, *_: object) -> None:
-        self.image.close()
+def _check_size(image: Image.Image) -> None:
+    """ValueError for more pixels than Pillow's limit, at which Pillow itself warns, and fails at twice as many only."""
+    pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
+    if limit is not None and pixels > limit:
+        raise ValueError(f"{pixels} pixels, more than the {limit} that are taken for a decompression bomb")
 
 
 def _reason(path: Path, error: Exception) -> str:
