@@ -122,8 +122,15 @@ def test_own_code_that_is_wrong_is_named_in_one_line(key: str, value: str, reaso
     assert reason in line
 
 
-def test_artefacts_name_own_code_without_its_folder() -> None:
-    assert own_code.settled("/home/somebody/my/votes.py:top_tenth") == "votes.py:top_tenth"
+def test_artefacts_name_own_code_by_its_content_and_without_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "my").mkdir()
+    (tmp_path / "my/votes.py").write_text("first")
+    (tmp_path / "votes.py").write_text("first")
+    found = own_code.settled(f"{tmp_path}/my/votes.py:top_tenth")
+    assert re.fullmatch(r"votes\.py@[0-9a-f]{12}:top_tenth", found)
+    assert own_code.settled(f"{tmp_path}/votes.py:top_tenth") == found
+    (tmp_path / "votes.py").write_text("second")
+    assert own_code.settled(f"{tmp_path}/votes.py:top_tenth") != found
     assert own_code.settled("package.module.Vote") == "package.module.Vote"
     assert own_code.settled("lime") == "lime"
 

@@ -54,7 +54,24 @@ def mutated(content: bytes, rng: np.random.Generator, other: bytes) -> bytes:
     return bytes(found) if found != content else content + b"x"
 
 
-STRANGE = (None, True, -1, 0, 0.5, 2**70, 1e308, float("inf"), float("nan"), "", "x", "../up", "a\0b", [], {}, [[]])
+STRANGE: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    0,
+    0.5,
+    2**70,
+    1e308,
+    float("inf"),
+    float("nan"),
+    "",
+    "x",
+    "../up",
+    "a\0b",
+    [],
+    {},
+    [[]],
+)
 
 
 def strange(content: Any, rng: np.random.Generator) -> Any:

@@ -43,6 +43,10 @@ class MissingStageError(InputError):
     """A stage needs what an earlier one has not made yet."""
 
 
+class SettingsError(InputError):
+    """An artefact was made with other settings: overwrite=true makes it again."""
+
+
 class DamagedError(InputError):
     """The artefact ``path`` is not as it was written: its stage makes it again, every other one refuses it."""
 

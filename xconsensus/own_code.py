@@ -30,8 +30,18 @@ def load(name: str, key: str) -> Any:
 
 
 def settled(name: str) -> str:
-    """``name`` as artefacts record it: without the file's folder."""
-    return Path(name).name if ".py:" in name else name
+    """``name`` as artefacts record it: a file without its folder but with a digest of its content, net.py@3f...:Net.
+
+    What the file imports, and installed packages, are not looked at. InputError for a file that cannot be read.
+    """
+    if ".py:" not in name:
+        return name
+    source, _, attribute = name.rpartition(":")
+    try:
+        digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()[:12]
+    except OSError as error:
+        raise InputError(f"{source}: cannot be read ({error.strerror})") from error
+    return f"{Path(source).name}@{digest}:{attribute}"
 
 
 class _SourceLoader(SourceFileLoader):

@@ -23,7 +23,7 @@ import pandas as pd
 from xxhash import xxh3_64_hexdigest
 
 from xconsensus import __version__
-from xconsensus.errors import CommonError, DamagedError, InputError
+from xconsensus.errors import CommonError, DamagedError, InputError, SettingsError
 
 Settings = Mapping[str, Any]
 HOST = re.sub(r"\W", "_", platform.node())[:60]
@@ -177,9 +177,15 @@ def difference(made: Settings, wanted: Settings) -> str | None:
 
 
 def check_settings(path: Path, made: Settings, wanted: Settings) -> None:
-    """InputError naming the first setting in which an artefact on disk differs from the present config."""
-    if found := difference(made, json.loads(json.dumps(wanted))):
-        raise InputError(f"{path} was made with other settings: {found}; set it back, or overwrite=true to remake")
+    """SettingsError naming the first setting in which an artefact on disk differs from the present config."""
+    if found := difference(made, as_json(wanted)):
+        raise SettingsError(f"{path} was made with other settings: {found}; set it back, or overwrite=true to remake")
+
+
+def as_json(settings: Settings) -> dict[str, Any]:
+    """Settings as they come back from a file: tuples are lists."""
+    content: dict[str, Any] = json.loads(json.dumps(settings))
+    return content
 
 
 def flat(settings: Settings, prefix: str = "") -> dict[str, Any]:

@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from xxhash import xxh3_64, xxh3_64_hexdigest
 
-from xconsensus.errors import DamagedError, InputError
-from xconsensus.store import Settings, atomic, check_settings, damaged, versions
+from xconsensus.errors import DamagedError, InputError, SettingsError
+from xconsensus.store import Settings, as_json, atomic, check_settings, damaged, difference, versions
 
 _HEADER = "xconsensus"  # safetensors keeps a map of strings; one entry, so that equal headers are equal bytes
 # The checksum is of the whole file with these digits in its own place, which is the same in every file.
@@ -141,6 +141,13 @@ class Shards:
         self.refresh()
         return errors
 
+    def leave_out_others(self) -> list[Path]:
+        """The shards of other settings; they count as missing from now on."""
+        others = [path for path in self._paths() if difference(read_header(path)["settings"], as_json(self.settings))]
+        self._left_out.update(others)
+        self.refresh()
+        return others
+
     def note(self, name: str) -> Any:
         """A note in the header of the first shard, None where there is none."""
         return next((read_header(path).get(name) for path, _ in self.index.values()), None)
@@ -222,7 +229,7 @@ class Shards:
             header = read_header(path)
             try:
                 check_settings(path, header["settings"], self.settings)
-            except InputError:
+            except SettingsError:
                 verify(path)  # a flipped byte in the header is damage, not another setting
                 raise
             self._check_name(path, header.get("ids", []))

@@ -19,7 +19,7 @@ from xconsensus import catalogue, datasets, own_code
 from xconsensus.committee import Member, Network, build, fill, head_tensors, members_of, read_weights
 from xconsensus.datasets import Record
 from xconsensus.datasets.images import center_crop, fit, short_edge
-from xconsensus.errors import DamagedError, InputError, MissingStageError, check_type, nearest
+from xconsensus.errors import DamagedError, InputError, MissingStageError, SettingsError, check_type, nearest
 from xconsensus.jobs import job_number, job_threads
 from xconsensus.locks import claimed
 from xconsensus.memory import Keeper, keep_freed_memory
@@ -303,7 +303,7 @@ class Context:
         except DamagedError as error:
             self._discard(error)
             return False
-        except InputError:
+        except SettingsError:
             if not self.overwrite:
                 raise
             if not self.dry_run:
@@ -312,10 +312,16 @@ class Context:
         return True
 
     def missing(self, shards: Shards, ids: Iterable[str]) -> list[str]:
-        """Those of ``ids`` that still have to be made, the damaged and unusable ones among them."""
+        """Those of ``ids`` that still have to be made, those in damaged shards among them.
+
+        Shards of other settings stop the stage, or with overwrite=true are removed, they alone.
+        """
         for error in shards.leave_out_damaged():
             self._discard(error)
-        return shards.missing(ids) if self.usable(shards.folder, lambda: shards.index) else list(ids)
+        for path in shards.leave_out_others() if self.overwrite else ():
+            if not self.dry_run:
+                remove(path)
+        return shards.missing(ids)
 
     def chunks(self, shards: Shards, ids: Sequence[str], size: int) -> Iterator[list[str]]:
         """What is missing of each ``size`` ids in a row, for this run to make: one shard each, the same files however
