@@ -3,10 +3,7 @@
 Images come one at a time, so that memory holds one image's maps of all m members.
 """
 
-import os
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -51,14 +48,12 @@ def growing_committees(
     committees = _draw(members, sorted(set(sizes)), trials, seed)
     weights = _weights(members, [chosen for _, _, chosen in committees])
     total, count = np.zeros(len(committees)), 0
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for ballots, inside, pixels in images:
-            if not np.any(inside):
-                continue
-            blocks = np.array_split(weights.astype(ballots.dtype), -(-weights.shape[0] * ballots.shape[1] // _BLOCK))
-            precise = partial(average_precisions, positives=inside, counts=pixels)
-            total += np.concatenate([*pool.map(precise, (part @ ballots for part in blocks))])
-            count += 1
+    for ballots, inside, pixels in images:
+        if not np.any(inside):
+            continue
+        blocks = np.array_split(weights.astype(ballots.dtype), -(-weights.shape[0] * ballots.shape[1] // _BLOCK))
+        total += np.concatenate([average_precisions(part @ ballots, inside, pixels) for part in blocks])
+        count += 1
     if count == 0:
         raise InputError("growing committees: no image has an object mask; choose a data set with masks")
     rows = [(size, trial, ap) for (size, trial, _), ap in zip(committees, total / count, strict=True)]
