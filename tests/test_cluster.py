@@ -1,0 +1,162 @@
+"""explain through every launcher, on clusters of two nodes started here: the files of one process, whatever dies."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import clusters
+import pytest
+from conftest import Project, _photographs
+
+pytestmark = pytest.mark.skipif(
+    "XCONSENSUS_CLUSTER" not in os.environ, reason="starts SLURM and Ray: make test-cluster"
+)
+SHARDS = 3
+PIECES = 24  # four members, six images
+SLURM = ("hydra/launcher=submitit_slurm", "hydra.launcher.gpus_per_node=null", "hydra.launcher.mem_gb=null")
+OPTIONS = {
+    "joblib": ("hydra/launcher=joblib",),
+    "submitit_local": ("hydra/launcher=submitit_local",),
+    "submitit_slurm": (*SLURM, "hydra.launcher.cpus_per_task=1"),
+    "ray": ("hydra/launcher=ray",),
+}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The photographs, and what one process makes of them as data sets quick and slow."""
+    made = _photographs(tmp_path_factory.mktemp("cluster"))
+    folder = f"{made.folder}/"
+    relative = tuple(argument.replace(folder, "") for argument in made.arguments)
+    project = Project(made.folder, (*relative, "explain.shard_images=1"))
+    with contextlib.chdir(project.folder):
+        for name, samples in (("quick", 20), ("slow", 2000)):
+            project.done("explain", f"dataset.name={name}", f"explainer.samples={samples}")
+    return project
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[clusters.Slurm]:
+    with clusters.slurm(tmp_path_factory.mktemp("slurm")) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[clusters.Ray]:
+    with clusters.ray(tmp_path_factory.mktemp("ray")) as cluster:
+        yield cluster
+
+
+class Sweep:
+    """One sweep of explain as a process of its own, all its folders relative to where it starts."""
+
+    def __init__(self, project: Project, name: str, launcher: str, environment: dict[str, str], *extra: str) -> None:
+        self.folder = project.outputs / name
+        command = [str(Path(sys.executable).with_name("xconsensus")), "explain", *project.arguments]
+        command += [
+            "-m",
+            f"dataset.name={name}",
+            f"shard=range({SHARDS})",
+            f"shards={SHARDS}",
+            *OPTIONS[launcher],
+            *extra,
+        ]
+        self.process = subprocess.Popen(command, cwd=project.folder, env=environment, stderr=subprocess.PIPE, text=True)
+
+    def pieces(self) -> int:
+        """How many explanations are written."""
+        return len([*self.folder.glob("explanations/*/*/*.safetensors")])
+
+    def started(self) -> bool:
+        """Whether a few pieces are done and others not."""
+        return 2 <= self.pieces() < PIECES
+
+    def end(self) -> tuple[int, str]:
+        """Wait for it: exit code and standard error."""
+        error = self.process.communicate(timeout=120)[1]
+        return self.process.returncode, error
+
+
+def files(project: Project, name: str) -> dict[str, bytes]:
+    """The files of a data set, without its name."""
+    return {path.partition("/")[2]: content for path, content in project.files().items() if path.startswith(f"{name}/")}
+
+
+@pytest.mark.parametrize("launcher", OPTIONS)
+def test_a_sweep_writes_the_files_of_one_process(
+    request: pytest.FixtureRequest, project: Project, launcher: str
+) -> None:
+    cluster = {"submitit_slurm": "slurm", "ray": "ray"}.get(launcher)
+    environment = request.getfixturevalue(cluster).environment if cluster else dict(os.environ)
+    code, error = Sweep(project, launcher, launcher, environment).end()
+    assert code == 0, error
+    found = files(project, launcher)
+    assert found == files(project, "quick")
+    assert len([path for path in found if path.startswith("explanations/")]) == PIECES
+
+
+def test_slurm_used_both_nodes(slurm: clusters.Slurm) -> None:
+    assert {*slurm.ask("squeue", "-h", "-r", "-t", "all", "-o", "%N").split()} == {"one", "two"}
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_bad_input_in_one_job_is_one_line_and_the_other_jobs_finish(project: Project, launcher: str) -> None:
+    name = f"{launcher}_failing"
+    sweep = Sweep(project, name, launcher, dict(os.environ), "committee.only=[first],[fifth]", "shard=0", "shards=1")
+    code, error = sweep.end()
+    assert code == 2
+    assert "Traceback" not in error
+    assert "committee.only: grids has no member fifth" in error.splitlines()[-1]
+    assert sweep.pieces() == 6
+
+
+def test_a_slurm_job_at_its_time_limit_is_queued_again_and_goes_on(project: Project, slurm: clusters.Slurm) -> None:
+    sweep = Sweep(project, "limited", "submitit_slurm", slurm.environment, "explainer.samples=2000")
+    clusters.wait_for(sweep.started, "the first explanations")
+    slurm.ask("scancel", "--signal=USR2", job := slurm.running()[0])  # what SLURM sends before the time limit
+    code, error = sweep.end()
+    assert code == 0, error
+    assert files(project, "limited") == files(project, "slow")
+    assert "Restarts=1 " in slurm.ask("scontrol", "show", "job", job)
+
+
+def test_a_slurm_sweep_that_lost_a_job_a_node_and_itself_starts_again(project: Project, slurm: clusters.Slurm) -> None:
+    arguments = (project, "hurt", "submitit_slurm", slurm.environment, "explainer.samples=2000")
+    sweep = Sweep(*arguments)
+    clusters.wait_for(lambda: sweep.started() and len(slurm.running()) == 2, "the first explanations")
+    slurm.ask("scancel", slurm.running()[0])
+    slurm.kill_node("two")
+    sweep.process.send_signal(signal.SIGINT)
+    code, error = sweep.end()
+    assert (code, error.splitlines()[-1]) == (
+        130,
+        "interrupted: what is done is kept; the same command goes on from there",
+    )
+    assert sweep.pieces() < PIECES
+    slurm.start_node("two")
+    code, error = Sweep(*arguments).end()
+    assert code == 0, error
+    assert files(project, "hurt") == files(project, "slow")
+
+
+def test_a_ray_sweep_that_lost_itself_and_then_a_worker_ends_with_the_same_files(
+    project: Project, ray: clusters.Ray
+) -> None:
+    arguments = (project, "killed", "ray", ray.environment, "explainer.samples=2000")
+    sweep = Sweep(*arguments)
+    clusters.wait_for(sweep.started, "the first explanations")
+    sweep.process.kill()
+    sweep.end()
+    clusters.wait_for(lambda: not ray.jobs(), "the end of the killed sweep's jobs")
+    done = sweep.pieces()
+    assert done < PIECES
+    sweep = Sweep(*arguments)
+    clusters.wait_for(lambda: done < sweep.pieces() < PIECES, "more explanations")
+    clusters.kill(ray.jobs()[0])
+    code, error = sweep.end()
+    assert code == 0, error
+    assert files(project, "killed") == files(project, "slow")
