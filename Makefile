@@ -22,7 +22,7 @@ SEVERAL_shapes := shapes_several
 NAME = $(if $(filter fig1 fig2 fig3 fig4 fig5 fig6 fig7 fig8,$@),$(subst fig,fig0,$@),$@)
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce paper published smoke test lint format build clean fig1 fig2 fig3 fig4 fig5 fig6 fig7 fig8 \
+.PHONY: help install reproduce paper published smoke test test-cluster lint format build clean fig1 fig2 fig3 fig4 fig5 fig6 fig7 fig8 \
         fig9 fig10 fig11 fig12 fig13 fig14 fig15 table1 table2 sec452
 .DELETE_ON_ERROR:
 
@@ -40,6 +40,10 @@ help: ## list the targets
 
 .venv/.tested: .venv/.installed
 	$(INSTALL) --editable '.[test,build]'
+	@touch $@
+
+.venv/.clustered: .venv/.tested
+	$(INSTALL) --editable '.[test,joblib,slurm,ray]'
 	@touch $@
 
 .venv/.linted: .venv/.installed
@@ -76,6 +80,10 @@ smoke: .venv/.installed ## every stage on the tiny committee with little of ever
 
 test: .venv/.tested ## the test suite
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-cluster: .venv/.clustered ## explain on SLURM and Ray, two nodes of each started here (apt-get installs SLURM)
+	@tests/install_slurm
+	@XCONSENSUS_CLUSTER=1 $(BIN)/python -m pytest tests/test_cluster.py $(ARGS)
 
 lint: .venv/.linted ## ruff and mypy
 	@$(BIN)/ruff check .

@@ -2,7 +2,6 @@
 
 import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -169,14 +168,6 @@ def ray(folder: Path) -> Iterator[Ray]:
         yield cluster
     finally:
         cluster.stop()
-
-
-def missing() -> str | None:
-    """Which program of SLURM this machine lacks."""
-    path = f"{os.environ['PATH']}:/usr/sbin"
-    return next(
-        (name for name in ("munged", "slurmctld", "slurmd", "sbatch") if not shutil.which(name, path=path)), None
-    )
 
 
 def wait_for(holds: Callable[[], bool], what: str, seconds: float = 60) -> None:

@@ -1,0 +1,95 @@
+"""Jobs of a sweep and the launchers' presets, as far as they can be seen without starting other processes."""
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Project, done
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+from xconsensus import jobs
+from xconsensus.errors import InputError
+from xconsensus.stages.context import _own_device
+
+PRESETS = Path(__file__).parents[1] / "conf/hydra/launcher"
+EXTRAS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm", "ray": "ray"}
+
+
+def hydra_config(*arguments: str) -> str:
+    return done("explain", "--cfg", "hydra", *arguments).out
+
+
+def test_every_launcher_of_the_extras_has_a_preset() -> None:
+    assert {path.stem for path in PRESETS.iterdir()} == {*EXTRAS}
+
+
+@pytest.mark.parametrize("launcher", EXTRAS)
+def test_a_launcher_is_our_preset_and_its_keys_can_be_changed(launcher: str) -> None:
+    preset = OmegaConf.load(PRESETS / f"{launcher}.yaml")
+    assert isinstance(preset, type(OmegaConf.create()))
+    key = [str(name) for name in preset][1]
+    config = OmegaConf.create(hydra_config(f"hydra/launcher={launcher}"))
+    assert OmegaConf.to_container(preset).items() <= OmegaConf.to_container(config.hydra.launcher).items()  # type: ignore[union-attr]
+    if launcher == "submitit_slurm":
+        changed = OmegaConf.create(hydra_config(f"hydra/launcher={launcher}", "hydra.launcher.max_num_timeout=2"))
+        assert (config.hydra.launcher.max_num_timeout, changed.hydra.launcher.max_num_timeout) == (50, 2)
+    assert key in config.hydra.launcher
+
+
+@pytest.mark.parametrize(("launcher", "extra"), EXTRAS.items())
+def test_a_launcher_that_is_not_installed_is_one_line(photographs: Project, launcher: str, extra: str) -> None:
+    target = str(OmegaConf.load(PRESETS / f"{launcher}.yaml")["_target_"])
+    absent = f"hydra.launcher._target_={target.rpartition('.')[0]}.Absent"
+    outcome = photographs.run("explain", "-m", "shard=0,1", "shards=2", f"hydra/launcher={launcher}", absent)
+    assert outcome.code == 2
+    assert outcome.err.splitlines() == [
+        f"error: the {launcher.partition('_')[0]} launcher is not installed: pip install 'xconsensus[{extra}]'"
+    ]
+
+
+def test_the_folder_of_a_sweep_is_absolute_and_always_the_same(photographs: Project) -> None:
+    def folder(*arguments: str) -> str:
+        return str(OmegaConf.create(hydra_config("--resolve", *arguments)).hydra.sweep.dir)
+
+    assert folder() == folder("seed=3") == f"{Path.cwd()}/outputs/.sweep/explain"
+    assert folder("output_dir=/somewhere else") == "/somewhere else/.sweep/explain"
+
+
+def test_a_job_is_pickled_by_name() -> None:
+    assert len(pickle.dumps(jobs.Job("explain"))) < 200
+    assert pickle.loads(pickle.dumps(jobs.Job("explain"))) == jobs.Job("explain")
+
+
+def test_a_job_in_another_process_works_in_the_sweep_s_folder_and_raises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "failed", None)
+    monkeypatch.chdir(tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    hydra = {"runtime": {"cwd": str(elsewhere)}, "mode": None, "job": {"num": 0}}
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", OmegaConf.create({"hydra": hydra}))
+    with pytest.raises(InputError, match="vote is not shared by jobs"):
+        jobs.Job("vote")(OmegaConf.create({"source": "run", "shards": 2}))
+    assert Path.cwd() == elsewhere
+
+
+def test_jobs_take_the_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [str(_own_device(job)) for job in (0, 1, 2, 3)] == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+    assert str(_own_device(None)) == "cuda"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert str(_own_device(1)) == "cpu"
+
+
+def test_jobs_that_all_start_at_once_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    cores = len(os.sched_getaffinity(0))
+    for launcher, threads in (("LocalLauncher", max(1, cores // 2)), ("JoblibLauncher", None)):
+        hydra = {"launcher": {"_target_": f"a.{launcher}"}, "mode": "MULTIRUN", "job": {"num": 0}}
+        monkeypatch.setattr(jobs, "job_number", lambda: 0)
+        monkeypatch.setattr(HydraConfig.instance(), "cfg", OmegaConf.create({"hydra": hydra}))
+        assert jobs.job_threads(2) == threads
