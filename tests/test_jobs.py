@@ -14,6 +14,8 @@ from xconsensus import jobs
 from xconsensus.errors import InputError
 from xconsensus.stages.context import _own_device
 
+# Hydra says that the plugin's own options complete a preset of the same name; pytest undoes the program's filter.
+pytestmark = pytest.mark.filterwarnings(r"ignore:\s*'hydra/launcher:UserWarning")
 PRESETS = Path(__file__).parents[1] / "conf/hydra/launcher"
 EXTRAS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm", "ray": "ray"}
 
@@ -27,21 +29,20 @@ def test_every_launcher_of_the_extras_has_a_preset() -> None:
 
 
 @pytest.mark.parametrize("launcher", EXTRAS)
-def test_a_launcher_is_our_preset_and_its_keys_can_be_changed(launcher: str) -> None:
+def test_a_launcher_is_our_preset(launcher: str) -> None:
     preset = OmegaConf.load(PRESETS / f"{launcher}.yaml")
-    assert isinstance(preset, type(OmegaConf.create()))
-    key = [str(name) for name in preset][1]
     config = OmegaConf.create(hydra_config(f"hydra/launcher={launcher}"))
-    assert OmegaConf.to_container(preset).items() <= OmegaConf.to_container(config.hydra.launcher).items()  # type: ignore[union-attr]
-    if launcher == "submitit_slurm":
-        changed = OmegaConf.create(hydra_config(f"hydra/launcher={launcher}", "hydra.launcher.max_num_timeout=2"))
-        assert (config.hydra.launcher.max_num_timeout, changed.hydra.launcher.max_num_timeout) == (50, 2)
-    assert key in config.hydra.launcher
+    assert OmegaConf.merge(config.hydra.launcher, preset) == config.hydra.launcher
+
+
+def test_a_key_of_a_preset_can_be_changed() -> None:
+    changed = hydra_config("hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=30")
+    assert OmegaConf.create(changed).hydra.launcher.timeout_min == 30
 
 
 @pytest.mark.parametrize(("launcher", "extra"), EXTRAS.items())
 def test_a_launcher_that_is_not_installed_is_one_line(photographs: Project, launcher: str, extra: str) -> None:
-    target = str(OmegaConf.load(PRESETS / f"{launcher}.yaml")["_target_"])
+    target = str(OmegaConf.select(OmegaConf.load(PRESETS / f"{launcher}.yaml"), "_target_"))
     absent = f"hydra.launcher._target_={target.rpartition('.')[0]}.Absent"
     outcome = photographs.run("explain", "-m", "shard=0,1", "shards=2", f"hydra/launcher={launcher}", absent)
     assert outcome.code == 2
@@ -50,9 +51,10 @@ def test_a_launcher_that_is_not_installed_is_one_line(photographs: Project, laun
     ]
 
 
-def test_the_folder_of_a_sweep_is_absolute_and_always_the_same(photographs: Project) -> None:
+def test_the_folder_of_a_sweep_is_absolute_and_always_the_same() -> None:
     def folder(*arguments: str) -> str:
-        return str(OmegaConf.create(hydra_config("--resolve", *arguments)).hydra.sweep.dir)
+        text = done("explain", "--cfg", "all", "--package", "hydra.sweep", "--resolve", *arguments).out
+        return str(OmegaConf.create(text).dir)
 
     assert folder() == folder("seed=3") == f"{Path.cwd()}/outputs/.sweep/explain"
     assert folder("output_dir=/somewhere else") == "/somewhere else/.sweep/explain"
