@@ -118,6 +118,17 @@ def test_bad_input_in_one_job_is_one_line_and_the_other_jobs_finish(project: Pro
     assert sweep.pieces() == 6
 
 
+def test_a_job_that_is_lost_is_one_line(project: Project) -> None:
+    sweep = Sweep(project, "lost", "joblib", dict(os.environ), "explainer.samples=2000")
+    clusters.wait_for(sweep.started, "the first explanations")
+    workers = [pid for pid in clusters.pids() if clusters.parent_of(pid) == sweep.process.pid]
+    clusters.kill(next(pid for pid in workers if "popen_loky_posix" in clusters.command_of(pid)))
+    code, error = sweep.end()
+    assert code == 2
+    assert "Traceback" not in error
+    assert "error: joblib lost a job" in error.splitlines()[-1]
+
+
 def test_a_slurm_job_at_its_time_limit_is_queued_again_and_goes_on(project: Project, slurm: clusters.Slurm) -> None:
     sweep = Sweep(project, "limited", "submitit_slurm", slurm.environment, "explainer.samples=2000")
     clusters.wait_for(sweep.started, "the first explanations")
