@@ -22,8 +22,8 @@ SEVERAL_shapes := shapes_several
 NAME = $(if $(filter fig1 fig2 fig3 fig4 fig5 fig6 fig7 fig8,$@),$(subst fig,fig0,$@),$@)
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce paper published smoke test test-cluster lint format build clean fig1 fig2 fig3 fig4 fig5 fig6 fig7 fig8 \
-        fig9 fig10 fig11 fig12 fig13 fig14 fig15 table1 table2 sec452
+.PHONY: help install reproduce paper published smoke test test-cluster test-faults audit lint format build clean fig1 fig2 \
+        fig3 fig4 fig5 fig6 fig7 fig8 fig9 fig10 fig11 fig12 fig13 fig14 fig15 table1 table2 sec452
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -48,6 +48,10 @@ help: ## list the targets
 
 .venv/.linted: .venv/.installed
 	$(INSTALL) --editable '.[test,lint]'
+	@touch $@
+
+.venv/.audited: .venv/.installed
+	$(INSTALL) --editable '.[audit]'
 	@touch $@
 
 install: .venv/.installed ## make .venv with the pinned dependencies
@@ -84,6 +88,14 @@ test: .venv/.tested ## the test suite
 test-cluster: .venv/.clustered ## explain on SLURM and Ray, two nodes of each started here (apt-get installs SLURM)
 	@tests/install_slurm
 	@XCONSENSUS_CLUSTER=1 $(BIN)/python -m pytest tests/test_cluster.py $(ARGS)
+
+test-faults: .venv/.tested ## kill -9 at 32 moments of finetune, explain, vote and score, in two minutes
+	@KILLS=8 $(BIN)/python -m pytest tests/test_faults.py -k killed $(ARGS)
+
+# strict: a version that PyPI knows nothing of is no clean one
+audit: .venv/.audited ## look the pinned versions up among PyPI's known vulnerabilities (needs PyPI itself)
+	@$(BIN)/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip --progress-spinner off || \
+	{ echo 'audit: not passed: what is listed above is vulnerable, or PyPI itself, no mirror, could not be asked' >&2; exit 1; }
 
 lint: .venv/.linted ## ruff and mypy
 	@$(BIN)/ruff check .

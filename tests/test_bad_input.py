@@ -292,6 +292,17 @@ def test_a_member_that_returns_nan_does_not_stop_the_others(photographs: Project
     }
 
 
+def test_a_member_without_its_weights_does_not_stop_the_others(photographs: Project) -> None:
+    setting = "+committee.members.second.weights=gone.safetensors"
+    others = {"first", "third", "fourth"}
+    refused(photographs.run("finetune", setting), "member second", "gone.safetensors", folder=photographs.folder)
+    assert {path.stem for path in (photographs.outputs / "pets/predictions/test").iterdir()} == others
+    refused(photographs.run("explain", setting), "member second", "gone.safetensors", folder=photographs.folder)
+    assert {path.name for path in (photographs.outputs / "pets/explanations/lime").iterdir()} == others
+    for stage in ("vote", "score"):
+        refused(photographs.run(stage, setting), "second", folder=photographs.folder)
+
+
 def test_several_failing_members_are_listed_and_counted(photographs: Project) -> None:
     settings = (f"+committee.members.{name}.model=grids.py:NaN" for name in ("second", "third"))
     outcome = photographs.run("finetune", *settings)

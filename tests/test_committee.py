@@ -220,9 +220,11 @@ def test_a_truncated_file_is_named(folder: Path, name: str, keep: int) -> None:
         loaded(member)
 
 
-def test_a_missing_weights_file_is_named_at_once(folder: Path) -> None:
-    with pytest.raises(InputError, match=r"member a: no weights file .*absent\.pth"):
-        one_member(folder, weights="absent.pth")
+def test_a_missing_weights_file_is_named_where_the_member_is_used(folder: Path) -> None:
+    member = one_member(folder, weights="absent.pth")
+    for use in (member.settings, lambda: loaded(member)):
+        with pytest.raises(InputError, match=r"member a: no weights file .*absent\.pth"):
+            use()
 
 
 @pytest.mark.parametrize(

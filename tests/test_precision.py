@@ -159,6 +159,41 @@ def test_out_of_memory_halves_the_batch_and_changes_no_result(predicted: Project
     assert halved == small
 
 
+def test_out_of_memory_halves_the_batch_of_predictions_and_changes_no_result(
+    photographs: Project, one_device: list[int]
+) -> None:
+    (photographs.folder / "images/cat/3.png").write_bytes((photographs.folder / "images/cat/0.png").read_bytes())
+    found = []
+    for size in (6, 3):
+        outcome = photographs.done("finetune", f"finetune.eval_batch_size={size}", f"dataset.name=pets_{size}")
+        notes = [line for line in outcome.err.splitlines() if "finetune.eval_batch_size=3" in line]
+        assert len(notes) == (4 if size == 6 else 0)  # once a member, not once a batch
+        folder = photographs.outputs / f"pets_{size}/predictions"
+        found.append({path.name: path.read_bytes() for path in folder.rglob("*.safetensors")})
+    assert max(one_device) > 3
+    assert len(found[0]) == 4
+    assert found[0] == found[1]
+
+
+def full(*_: object, **__: object) -> Tensor:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+
+def test_out_of_memory_at_one_image_is_named(photographs: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Network, "forward", full)
+    outcome = photographs.run("finetune", "committee.only=[first]")
+    assert outcome.code == 2
+    assert outcome.errors == ["error: member first: out of memory at one image"]
+
+
+def test_out_of_memory_in_training_says_what_to_lower(untrained: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.nn.functional, "cross_entropy", full)
+    outcome = untrained.run("finetune", "committee.only=[resnet]")
+    assert outcome.code == 2
+    (line,) = outcome.errors
+    assert "member resnet: out of memory in training: lower finetune.batch_size" in line
+
+
 def test_rates_are_positive(network: Network) -> None:
     assert images_per_second(network, SIZE, 2) > 0
 

@@ -50,8 +50,13 @@ class Member:
     interpolation: str = "bicubic"
 
     def settings(self) -> dict[str, Any]:
-        """All that shapes the member's outputs, without folders: weights of a file are named by their digest."""
+        """All that shapes the member's outputs, without folders: weights of a file are named by their digest.
+
+        Raises InputError naming the member whose file is missing.
+        """
         file = self.weights or self.pretrained_file
+        if file and not Path(file).is_file():
+            raise InputError(f"member {self.name}: no weights file {file}")
         return {
             "library": self.library,
             "model": own_code.settled(self.model) if self.library == "module" else self.model,
@@ -84,7 +89,7 @@ def members_of(
     .py files, and of <member>.safetensors, .pth or .pt: files to read in place of a pretrained member's download.
 
     No network is built and nothing downloaded. Raises InputError naming the member for unknown keys, models,
-    libraries or weights tags and for missing weights files.
+    libraries or weights tags. A missing weights file is the error of who uses the member: others can do without it.
     """
     if not specifications:
         raise InputError("the committee is empty: name at least one member in committee.members or committee.catalogue")
@@ -106,8 +111,6 @@ def _member(name: str, spec: dict[str, Any], size: int, resize: int, weights_dir
         spec["model"] = str(folder / spec["model"])
     if "weights" in spec:
         spec["weights"] = str(folder / spec["weights"])
-        if not Path(spec["weights"]).is_file():
-            raise InputError(f"member {name}: no weights file {spec['weights']}")
     _check_model(name, spec["library"], spec["model"])
     if spec.get("pretrained"):
         found = libraries.preprocessing(name, spec["library"], spec["model"], spec["pretrained"])
@@ -255,6 +258,8 @@ def read_weights(path: Path, name: str) -> dict[str, Tensor]:
 
     Raises InputError naming member ``name`` and the file that is unreadable or holds no state dict.
     """
+    if not path.is_file():
+        raise InputError(f"member {name}: no weights file {path}")
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)

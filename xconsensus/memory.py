@@ -1,12 +1,45 @@
-"""Memory of freed tensors is kept for the next batch instead of going back to the system each time."""
+"""Batches that fit into the device's memory, and memory of freed tensors kept for the next batch."""
 
 import ctypes
 import platform
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from xconsensus.errors import InputError
+from xconsensus.progress import log
+
+Result = TypeVar("Result")
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _STATM = Path("/proc/self/statm")  # sizes in pages: of the process, resident, ...
 _libc = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error means that a device's or the computer's memory does not suffice."""
+    return "out of memory" in str(error) or "can't allocate memory" in str(error)
+
+
+def within_memory(compute: Callable[[int], Result], size: int, member: str, key: str) -> tuple[Result, int]:
+    """``compute(size)`` and that size, halved, with a note, until the memory suffices; ``key`` is its config key.
+
+    Raises InputError naming the member when it does not suffice for one image.
+    """
+    while True:
+        try:
+            return compute(size), size
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            if size == 1:
+                raise InputError(f"member {member}: out of memory at one image") from error
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        size //= 2
+        log.info(f"{member}: out of memory, going on with {key}={size}")
 
 
 def keep_freed_memory() -> None:

@@ -14,7 +14,7 @@ import platform
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -74,7 +74,8 @@ def remove_leftovers(folder: Path) -> None:
         for name in names:
             match = re.fullmatch(rf"\.\w+\.{HOST}\.(\d+)\.tmp", name)
             if match and not alive(HOST, int(match[1])):
-                Path(directory, name).unlink(missing_ok=True)
+                with suppress(OSError):  # where nothing can be removed they are no reason to stop
+                    Path(directory, name).unlink()
 
 
 def alive(host: str, pid: int) -> bool:
@@ -204,11 +205,14 @@ def damaged(path: Path, reason: str) -> DamagedError:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder of artefacts, present or not."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    """Remove a file or a folder of artefacts, present or not; CommonError naming one that cannot be removed."""
+    try:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise CommonError(f"{path}: cannot be removed ({error.strerror or error})") from error
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from xconsensus.datasets import Record
 from xconsensus.errors import InputError
 from xconsensus.explainers import Explainer, Explanation
 from xconsensus.explainers.explanation import Image
+from xconsensus.memory import within_memory
 from xconsensus.precision import compile_if_worth, fastest, set_precision
 from xconsensus.progress import counter, log
 from xconsensus.seeding import generator
@@ -184,29 +185,12 @@ def _set_speed(context: Context, explainer: Explainer, network: Network, shards:
 
 def _explain(context: Context, explainer: Explainer, network: Network, record: Record, image: Image) -> Explanation:
     """One image and member; InputError when the member's output or the explanation is not finite."""
-    explanation = _within_memory(context, explainer, network, image)
+    compute, name = partial(explainer, network, image), network.member.name
+    explanation, context.batch_size = within_memory(compute, context.batch_size, name, "explain.batch_size")
     context.memory.release_if_grown()
     if not (np.isfinite(explanation.probability) and explanation.values.isfinite().all()):
         raise InputError(f"member {network.member.name} returns NaN for image {record.image_id}")
     return explanation
-
-
-def _within_memory(context: Context, explainer: Explainer, network: Network, image: Image) -> Explanation:
-    """The explanation, in batches that are halved until the device's memory suffices; that changes no result."""
-    while True:
-        try:
-            return explainer(network, image, context.batch_size)
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not ("out of memory" in str(error) or "can't allocate memory" in str(error)):
-                raise
-            if context.batch_size == 1:
-                raise InputError(
-                    f"member {network.member.name}: out of memory on {context.device} at one image"
-                ) from error
-        if context.device.type == "cuda":
-            torch.cuda.empty_cache()
-        context.batch_size //= 2
-        log.info(f"{network.member.name}: out of memory, going on with explain.batch_size={context.batch_size}")
 
 
 def _plan(context: Context, explainer: Explainer, own: list[tuple[Member, list[Record]]]) -> None:

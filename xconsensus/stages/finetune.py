@@ -1,5 +1,6 @@
 """finetune: train each member if the committee is to be trained, and write every member's predictions."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from xconsensus.datasets.images import center_crop
 from xconsensus.ensemble import accuracy
 from xconsensus.errors import InputError
 from xconsensus.locks import claimed
-from xconsensus.memory import release_freed_memory
+from xconsensus.memory import is_out_of_memory, release_freed_memory, within_memory
 from xconsensus.progress import counter, log
 from xconsensus.seeding import seed_of
 from xconsensus.stages.context import Context
@@ -89,9 +90,15 @@ def _train_member(context: Context, member: Member, recipe: Recipe, training: li
     state = _restore(checkpoint) if _made(context, checkpoint, settings) else State()
     with counter(title, recipe.epochs, "epochs", context.progress) as count:
         count.add(state.epoch)
-        for reached in train(network, images, recipe, context.seed, state):
-            _save(checkpoint, reached, settings)
-            count.add()
+        try:
+            for reached in train(network, images, recipe, context.seed, state):
+                _save(checkpoint, reached, settings)
+                count.add()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = f"out of memory in training: lower finetune.batch_size={recipe.batch_size}"
+            raise InputError(f"member {member.name}: {reason}") from error
     write_tensors(path, _own(network.model.state_dict()), settings, history=state.history)
     remove(checkpoint)
 
@@ -152,17 +159,24 @@ def _describe(context: Context, member: Member) -> None:
 def _predict(context: Context, network: Network, records: list[Record], title: str) -> torch.Tensor:
     """Softmax probabilities (n, classes), float32; InputError naming a member that returns NaN."""
     member, size = network.member, context.config["finetune"]["eval_batch_size"]
-    found = []
+    found, at_a_time = [], size
     with counter(title, len(records), "images", context.progress) as count, torch.inference_mode():
         for start in range(0, len(records), size):
             batch = records[start : start + size]
             crops = [center_crop(context.pixels(record, member.resize), member.input_size) for record in batch]
-            inputs = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).to(context.device)
-            found.append(network(network.normalise(inputs)).softmax(1).cpu())
+            compute = partial(_probabilities, network, torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2))
+            probabilities, at_a_time = within_memory(compute, at_a_time, member.name, "finetune.eval_batch_size")
+            found.append(probabilities)
             if bad := (~found[-1].isfinite().all(1)).nonzero().flatten().tolist():
                 raise InputError(f"member {member.name} returns NaN for image {batch[bad[0]].image_id}")
             count.add(len(batch))
     return torch.cat(found)
+
+
+def _probabilities(network: Network, images: torch.Tensor, at_a_time: int) -> torch.Tensor:
+    """Softmax probabilities (n, classes) on the CPU of uint8 images (n, 3, H, W), some at a time."""
+    parts = (network.normalise(part.to(network.device)) for part in images.split(at_a_time))
+    return torch.cat([network(part).softmax(1).cpu() for part in parts])
 
 
 def _plan(
