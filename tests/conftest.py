@@ -4,7 +4,8 @@ import io
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,6 +139,14 @@ def done(*arguments: str) -> Outcome:
     outcome = xconsensus(*arguments)
     assert outcome.code == 0, outcome.err
     return outcome
+
+
+def wait_until(true: Callable[[], object], seconds: float = 60) -> None:
+    """Wait until ``true()`` holds; fail after ``seconds``."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
 
 
 def paint(path: Path, pixels: NDArray[np.uint8]) -> Path:

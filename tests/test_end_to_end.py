@@ -101,6 +101,8 @@ def test_the_disk_holds_what_the_contract_says_and_nothing_else(root: Path) -> N
         ),
         "tables/quartet/fig08.csv",
         ".locks",
+        *(f"status/finetune/{member}.json" for member in MEMBERS),
+        *(f"status/explain/{explainer}/{member}.json" for explainer in EXPLAINERS for member in MEMBERS),
     }
     found = {path: path.relative_to(root) for path in root.rglob("*") if path.is_file()}
     assert {pattern for pattern in expected if not any(path.match(pattern) for path in found.values())} == set()

@@ -12,12 +12,16 @@ STAGES = {
     "score": "compare members with the consensus, masks and accuracy",
     "plot": "draw the figures and write the tables",
     "run": "all five in order",
+    "status": "what is done, missing, running and failed; verify=true reads every file",
 }
 USAGE = f"""usage: xconsensus STAGE [key=value ...]     stages, in order:
 {chr(10).join(f"  {stage:<9} {text}" for stage, text in STAGES.items())}
        xconsensus ls [committees|datasets|explainers|experiments|members]
        xconsensus STAGE --help                 every key, and what it stands at
        xconsensus --version
+
+exit codes: 0 done, 1 a defect of the program, 2 bad input or a failure, 130 Ctrl-C, 143 SIGTERM;
+            of status: 0 all is done, 2 something failed or is damaged, 3 something is missing
 
 examples:
   xconsensus run experiment=shapes
@@ -27,8 +31,14 @@ examples:
 
 
 def main() -> None:
-    """Entry point of the ``xconsensus`` command; exits with 0, 1 (a defect), 2 (bad input), 130 (Ctrl-C) or 141."""
-    arguments = sys.argv[1:]
+    """Entry point of the ``xconsensus`` command; USAGE has the exit codes."""
+    from xconsensus.signals import stopping
+
+    with stopping():
+        _main(sys.argv[1:])
+
+
+def _main(arguments: list[str]) -> None:
     first = arguments[0] if arguments else "--help"
     if first in ("-h", "--help"):
         print(USAGE, end="")
@@ -67,15 +77,20 @@ def _run(stage: str) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print; _exit_on prints it as one line
     # key=value words first: Hydra's parser refuses them on both sides of an option
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: not re.match(r"[+~]*\w[^=]*=", word))
-    jobs.failed = []
-    with one_line():
-        hydra.main(version_base="1.3", config_path="pkg://xconsensus.conf", config_name=stage)(jobs.Job(stage))()
-    if jobs.failed:
+    jobs.failed, jobs.sweep = [], None
+    try:
+        with one_line():
+            hydra.main(version_base="1.3", config_path="pkg://xconsensus.conf", config_name=stage)(jobs.Job(stage))()
+    finally:
+        lines = [] if jobs.failed else jobs.unfinished()  # those of this process have been said already
+        for line in lines:
+            print(f"error: {line}", file=sys.stderr)
+    if jobs.failed or lines:
         sys.exit(2)
 
 
 def _exit_on(action: Callable[[], None]) -> None:
-    """Run; bad input ends with one line and code 2, Ctrl-C with 130."""
+    """Run; bad input ends with one line and code 2."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -99,9 +114,6 @@ def _exit_on(action: Callable[[], None]) -> None:
         if not str(error).startswith("Config group override must be"):  # Hydra's only error that is no HydraException
             raise
         _fail(f"{error}: give the option's name, as in explainer=lime")
-    except KeyboardInterrupt:
-        print("\ninterrupted: what is done is kept; the same command goes on from there", file=sys.stderr)
-        sys.exit(130)
 
 
 def _fail(message: str) -> None:

@@ -55,5 +55,9 @@ class DamagedError(InputError):
         self.path, self.reason = path, reason
 
 
+class MembersError(InputError):
+    """Some members failed, after the others were done."""
+
+
 class CommonError(InputError):
     """What fails every member alike, an image or the disk: going on with the next member is no use."""

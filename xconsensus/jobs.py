@@ -3,17 +3,25 @@
 import importlib
 import os
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from xconsensus.errors import InputError
 from xconsensus.progress import log, set_up_log
+from xconsensus.records import Work, read_record
+from xconsensus.signals import stopping
 
 SHARED = ("finetune", "explain")  # stages that `shards` jobs can share
+OUTCOME = "outcome.json"  # in each job's folder: how it ended
 failed: list[str] | None = None  # what was wrong in the jobs of this process; None in one that a launcher started
+sweep: Path | None = None  # the folder of the sweep that this process started
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,12 @@ class Job:
             os.chdir(HydraConfig.get().runtime.cwd)  # relative folders mean the same in every job
         if (number := job_number()) is not None:
             log.info(f"job {number}: {HydraConfig.get().job.override_dirname or 'defaults'}")
+        work = Work(None if number is None else Path(HydraConfig.get().sweep.dir, str(number), OUTCOME))
+        work.begin()
+        with stopping() if failed is None else nullcontext():
+            self._run(config, work)
+
+    def _run(self, config: DictConfig, work: Work) -> None:
         try:
             if config.source not in ("run", "published"):
                 raise InputError(f"source={config.source} is neither run nor published")
@@ -38,11 +52,41 @@ class Job:
                 raise InputError(f"{self.stage} is not shared by jobs: leave out shard and shards")
             module = "published" if (self.stage, config.source) == ("plot", "published") else self.stage
             importlib.import_module(f"xconsensus.stages.{module}").run(config)
+            work.end("done")
         except InputError as error:
+            work.end("failed", str(error))
             log.error(f"error: {error}")
             if failed is None:
                 raise
             failed.append(str(error))  # kept from Hydra, which would print a traceback
+        except BaseException as error:
+            work.end("failed", type(error).__name__)
+            raise
+
+
+class Sweep(Callback):
+    """Called in the process that starts a sweep: forgets how the jobs of an earlier one ended."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        global sweep
+        sweep = Path(config.hydra.sweep.dir)
+        for path in sweep.glob(f"*/{OUTCOME}"):
+            path.unlink()
+
+
+def unfinished() -> list[str]:
+    """A line for each job of this process's sweep that failed, or ended without a word.
+
+    Launchers tell too little: Hydra keeps a job's exception in what the job returns, so that SLURM reports COMPLETED
+    for a failed job and the first failure hides all others (its issues 1928 and 2284); a job that is killed says
+    nothing at all. So each job writes down how it ends.
+    """
+    records = {int(path.parent.name): read_record(path) for path in sweep.glob(f"*/{OUTCOME}")} if sweep else {}
+    return [
+        f"job {number}: {record.message if record.state == 'failed' else 'ended without a word, killed perhaps'}"
+        for number, record in sorted(records.items())
+        if record and record.state != "done"
+    ]
 
 
 def job_number() -> int | None:

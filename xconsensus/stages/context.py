@@ -25,6 +25,7 @@ from xconsensus.locks import claimed
 from xconsensus.memory import Keeper, keep_freed_memory
 from xconsensus.precision import PRECISIONS
 from xconsensus.progress import MODES, log
+from xconsensus.records import Work
 from xconsensus.store import Store, check_settings, flat, read_csv, read_settings, remove, remove_leftovers
 from xconsensus.tensors import Shards, read_header, read_tensors, verify
 
@@ -107,6 +108,7 @@ class Context:
     def _read_committee(self, committee: dict[str, Any]) -> None:
         self.committee: str = committee["name"]
         self.finetune: bool = committee["finetune"]
+        self.allow_missing: bool = committee["allow_missing"]
         # the whole committee, its weights where training starts from
         self.initial = members_of(
             catalogue.specifications(committee),
@@ -138,14 +140,17 @@ class Context:
         """The members this run works on (``committee.only``), with the weights training starts from."""
         return [member for member in self.initial if member.name in self.only]
 
-    def ready(self, member: Member) -> Member:
-        """The member with the weights it is explained with; InputError when finetune has not made them whole."""
+    def ready(self, member: Member, read: bool = True) -> Member:
+        """The member with the weights it is explained with; InputError when finetune has not made them.
+
+        They are read whole, unless told not to, and DamagedError raised when they are not as they were written.
+        """
         if not self.finetune:
             return member
         path = self.store.weights(member.name)
         if not path.is_file():
             raise self.needs("finetune", f"member {member.name} is not trained yet")
-        if path not in self._whole:
+        if read and path not in self._whole:
             verify(path)
             self._whole.add(path)
         return replace(member, weights=str(path), pretrained=False)
@@ -167,6 +172,35 @@ class Context:
     def needs(self, stage: str, lack: str) -> MissingStageError:
         """The error of a lack that an earlier stage would fill."""
         return MissingStageError(f"{lack}: run xconsensus {stage} with the same settings first")
+
+    def predicted(self) -> list[Member]:
+        """The members, with weights, that have predictions; InputError when some lack them and may not."""
+        found = []
+        for member in self.initial:
+            try:
+                ready = self.ready(member)
+                path = self.store.predictions(self.explain_split, member.name)
+                if not path.is_file():
+                    raise self.needs("finetune", f"{path} does not exist")
+                found.append(ready)
+            except MissingStageError as error:
+                if not self.allow_missing:
+                    raise
+                log.info(f"without {member.name}: {error}")
+        if not found:
+            raise self.needs("finetune", "no member has predictions")
+        return found
+
+    def leave_out(self, names: Sequence[str]) -> None:
+        """Go on as if the committee had no such members."""
+        self.initial = [member for member in self.initial if member.name not in names]
+        self.scored = [name for name in self.scored if name not in names]
+
+    def work(self, stage: str, member: str) -> Work:
+        """A member's work in a stage: this explainer's and this job's part of it."""
+        part = f".{self.shard}of{self.shards}" if self.shards > 1 else ""
+        folder = f"explain/{self.config['explainer']['name']}" if stage == "explain" else stage
+        return Work(self.store.record(folder, f"{member}{part}"))
 
     # --- images ---
 
@@ -281,9 +315,9 @@ class Context:
         folder = self.store.explanations(self.config["explainer"]["name"], member.name)
         return Shards(folder, self.explanation_settings(member), packed=not self.segmenter_settings())
 
-    def consensus(self) -> Shards:
+    def consensus(self, read: bool = True) -> Shards:
         """The committee's consensus; its settings name every member's explanations."""
-        members = [self.ready(member) for member in self.initial]
+        members = [self.ready(member, read) for member in self.initial]
         settings = {
             "vote": own_code.settled(self.config["explainer"]["vote"]),
             "explanations": {member.name: digest(self.explanation_settings(member)) for member in members},

@@ -19,6 +19,7 @@ from xconsensus.explainers.explanation import Image
 from xconsensus.memory import within_memory
 from xconsensus.precision import compile_if_worth, fastest, set_precision
 from xconsensus.progress import counter, log
+from xconsensus.records import Work
 from xconsensus.seeding import generator
 from xconsensus.selection import choose, right_images
 from xconsensus.stages.context import Context
@@ -45,11 +46,12 @@ def run(config: DictConfig) -> None:
     ids = {record.image_id for _, images in own for record in images}
     records = [record for record in records if record.image_id in ids]
     labels = _cut_superpixels(context, records) if explainer.on_superpixels else None
-    failures = Failures("explain")
+    failures = Failures("explain", partial(context.work, "explain"))
+    own.sort(key=lambda each: failures.deaths(each[0].name))
     for number, (member, images) in enumerate(own, 1):
-        with failures.of(member.name):
+        with failures.of(member.name) as work:
             title = f"{context.config['explainer']['name']} {member.name} ({number}/{len(own)})"
-            _explain_member(context, explainer, context.ready(member), images, labels, title)
+            _explain_member(context, explainer, context.ready(member), images, labels, title, work)
     failures.report()
     log.info(f"{context.config['explainer']['name']}: {len(own)} members explained on {len(records)} images")
 
@@ -66,7 +68,7 @@ def _choose_images(context: Context) -> list[Record]:
         "candidates": len(candidates),
     }
     if options["only_correct"] != "none":
-        members = [context.ready(member) for member in context.initial]
+        members = context.predicted()
         settings["members"] = {member.name: member.settings()["weights"] for member in members}
     if context.usable(path, lambda: check_settings(path, read_settings(path), settings)):
         return context.chosen()
@@ -138,13 +140,20 @@ def _cut_superpixels(context: Context, records: Sequence[Record]) -> Shards:
 
 
 def _explain_member(
-    context: Context, explainer: Explainer, member: Member, records: Sequence[Record], labels: Shards | None, title: str
+    context: Context,
+    explainer: Explainer,
+    member: Member,
+    records: Sequence[Record],
+    labels: Shards | None,
+    title: str,
+    work: Work,
 ) -> None:
     """Explain what is missing of one member, a shard at a time; the next image is read while one is explained."""
     shards = context.explanations(member)
     by_id = {record.image_id: record for record in records}
     if not (missing := context.missing(shards, by_id)):
         return
+    work.begin()
     network = context.network(member)
     network.fuse()
     precision = _set_speed(context, explainer, network, shards, len(missing))
@@ -163,6 +172,7 @@ def _explain_member(
                 },
             }
             shards.write(ids, [each.values for each in found], fields, precision=precision)
+            work.add(len(ids))
 
 
 def _image(context: Context, labels: Shards | None, record: Record) -> Image:

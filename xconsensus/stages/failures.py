@@ -1,45 +1,62 @@
-"""One failing member does not stop the others; all failures stand at the end."""
+"""One failing member does not stop the others; all failures stand at the end, and in each member's record."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from xconsensus.errors import CommonError, InputError, MissingStageError
+from xconsensus.errors import CommonError, InputError, MembersError, MissingStageError
 from xconsensus.progress import log
+from xconsensus.records import Work
 
 
 class Failures:
-    """Collects the members that fail in a stage."""
+    """Collects the members that fail in a stage; ``work`` gives a member's record, where there are any."""
 
-    def __init__(self, stage: str) -> None:
+    def __init__(self, stage: str, work: Callable[[str], Work] = lambda _: Work()) -> None:
         self.stage = stage
+        self.work = work
         self.messages: list[str] = []
         self.unmade: list[MissingStageError] = []
         self.tried = 0
 
+    def deaths(self, member: str) -> int:
+        """How often a process died at a member's work: those that may crash this one, too, are tried last."""
+        return self.work(member).deaths
+
     @contextmanager
-    def of(self, member: str) -> Iterator[None]:
+    def of(self, member: str) -> Iterator[Work]:
         """Run one member's work; its InputError is noted and the next member goes on, one common to all is raised."""
         self.tried += 1
+        work = self.work(member)
         try:
-            yield
-        except CommonError:
+            yield work
+        except CommonError as error:
+            work.end("failed", str(error))
             raise
         except InputError as error:
             if isinstance(error, MissingStageError):
                 self.unmade.append(error)
             message = str(error)
             self.messages.append(message if member in message else f"member {member}: {message}")
+            work.end("failed", message)
+        except Exception as error:
+            work.end("failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
+            raise
+        except BaseException:
+            work.end("stopped")
+            raise
+        else:
+            work.end("done")
 
     def report(self) -> None:
-        """InputError when any member failed: its line if it is one, else a count after a line each.
+        """MembersError when any member failed: its line if it is one, else a count after a line each.
 
         MissingStageError when every member lacks the stage before: then it has not been run at all.
         """
         if self.unmade and len(self.unmade) == self.tried:
             raise self.unmade[0]
         if len(self.messages) == 1:
-            raise InputError(self.messages[0])
+            raise MembersError(self.messages[0])
         if self.messages:
             for message in self.messages:
                 log.error(f"error: {message}")
-            raise InputError(f"{self.stage}: {len(self.messages)} of {self.tried} members failed, as listed above")
+            raise MembersError(f"{self.stage}: {len(self.messages)} of {self.tried} members failed, as listed above")

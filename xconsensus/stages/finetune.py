@@ -16,6 +16,7 @@ from xconsensus.errors import InputError
 from xconsensus.locks import claimed
 from xconsensus.memory import is_out_of_memory, release_freed_memory, within_memory
 from xconsensus.progress import counter, log
+from xconsensus.records import Work
 from xconsensus.seeding import seed_of
 from xconsensus.stages.context import Context
 from xconsensus.stages.failures import Failures
@@ -39,15 +40,16 @@ def run(config: DictConfig) -> None:
     if context.dry_run:
         _plan(context, members, recipe, training, records)
         return
-    failures = Failures("finetune")
+    failures = Failures("finetune", partial(context.work, "finetune"))
+    members.sort(key=lambda member: failures.deaths(member.name))
     units = [(context.store.weights(member.name), (number, member)) for number, member in enumerate(members, 1)]
     for number, member in claimed(context.store.root, units):
         title = f"finetune {member.name} ({number}/{len(members)})"
-        with failures.of(member.name):
+        with failures.of(member.name) as work:
             if context.finetune:
-                _train_member(context, member, recipe, training, title)
+                _train_member(context, member, recipe, training, title, work)
             for split in splits:
-                _predict_member(context, context.ready(member), split, records[split], title)
+                _predict_member(context, context.ready(member), split, records[split], title, work)
             if context.finetune:
                 _describe(context, member)
         release_freed_memory()
@@ -76,13 +78,16 @@ def _settings(context: Context, member: Member, recipe: Recipe, images: int) -> 
     }
 
 
-def _train_member(context: Context, member: Member, recipe: Recipe, training: list[Record], title: str) -> None:
+def _train_member(
+    context: Context, member: Member, recipe: Recipe, training: list[Record], title: str, work: Work
+) -> None:
     """Train one member from its last finished epoch, unless it is trained already."""
     path, checkpoint = context.store.weights(member.name), context.store.checkpoint(member.name)
     settings = _settings(context, member, recipe, len(training))
     if _made(context, path, settings):
         remove(checkpoint)
         return
+    work.begin()
     training = context.readable(training)
     images = Images(lambda i: context.pixels(training[i], member.resize), [record.label for record in training])
     torch.manual_seed(seed_of(context.seed, member.name, "weights"))
@@ -93,6 +98,7 @@ def _train_member(context: Context, member: Member, recipe: Recipe, training: li
         try:
             for reached in train(network, images, recipe, context.seed, state):
                 _save(checkpoint, reached, settings)
+                work.add(1)
                 count.add()
         except RuntimeError as error:
             if not is_out_of_memory(error):
@@ -131,12 +137,15 @@ def _restore(path: Path) -> State:
     return state
 
 
-def _predict_member(context: Context, member: Member, split: str, records: list[Record], title: str) -> None:
+def _predict_member(
+    context: Context, member: Member, split: str, records: list[Record], title: str, work: Work
+) -> None:
     """Write the member's probabilities on a split with its own preprocessing, unless they are there already."""
     path = context.store.predictions(split, member.name)
     settings = context.prediction_settings(member, records)
     if _made(context, path, settings):
         return
+    work.begin()
     network = context.network(member)
     probabilities = _predict(context, network, records, f"{title}: {split} predictions")
     labels = torch.tensor([record.label for record in records])

@@ -20,7 +20,7 @@ from xconsensus.locks import claimed
 from xconsensus.metrics import average_precision, bootstrap_mean, correlation
 from xconsensus.progress import counter, log
 from xconsensus.stages.context import Context, digest
-from xconsensus.stages.vote import IMAGES_AT_A_TIME, complete_explanations, exact
+from xconsensus.stages.vote import IMAGES_AT_A_TIME, complete_explanations, exact, leave_out_missing
 from xconsensus.store import check_settings, read_settings, write_csv
 from xconsensus.tensors import Shards
 
@@ -34,6 +34,7 @@ def run(config: DictConfig) -> None:
     similarity = similarity_of(context)
     records = context.chosen()
     ids = [record.image_id for record in records]
+    leave_out_missing(context, ids)
     names = [member.name for member in context.initial]
     explanations, consensus = complete_explanations(context, ids), context.consensus()
     if missing := consensus.missing(ids):

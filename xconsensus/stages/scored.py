@@ -10,7 +10,7 @@ from torch import Tensor
 from xconsensus import tables
 from xconsensus.datasets import Record
 from xconsensus.stages.context import Context
-from xconsensus.stages.vote import IMAGES_AT_A_TIME, complete_explanations, exact
+from xconsensus.stages.vote import IMAGES_AT_A_TIME, complete_explanations, exact, leave_out_missing
 from xconsensus.store import read_csv, read_settings
 
 
@@ -47,6 +47,7 @@ class Scored:
 
 def read_scored(context: Context) -> Scored:
     """The scores of the context's explainer; InputError when there are none, or they are of other images."""
+    leave_out_missing(context, [record.image_id for record in context.chosen()])
     folder = context.store.scores(context.committee, context.config["explainer"]["name"])
     if not (folder / "members.csv").is_file():
         raise context.needs("score", f"{folder / 'members.csv'} does not exist")

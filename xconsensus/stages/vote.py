@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from xconsensus.consensus import ballot_of, consensus
+from xconsensus.errors import MissingStageError
 from xconsensus.progress import counter, log
 from xconsensus.stages.context import Context
 from xconsensus.tensors import Shards
@@ -19,6 +20,7 @@ def run(config: DictConfig) -> None:
     context = Context(config)
     ballot = ballot_of(context.config["explainer"]["vote"])
     ids = [record.image_id for record in context.chosen()]
+    leave_out_missing(context, ids)
     members = complete_explanations(context, ids)
     result = context.consensus()
     missing = context.missing(result, ids)
@@ -55,13 +57,32 @@ def exact(explanations: Shards, ids: Sequence[str]) -> Iterator[tuple[slice, Ten
 
 def complete_explanations(context: Context, ids: list[str]) -> list[Shards]:
     """Every member's explanations; InputError naming the members that lack some of the images."""
-    members = {member.name: context.explanations(context.ready(member)) for member in context.initial}
-    lacking = [name for name, shards in members.items() if shards.missing(ids)]
-    if lacking:
+    if lacking := _lacking(context, ids):
         explainer = context.config["explainer"]["name"]
         raise context.needs(
             "explain",
-            f"{explainer} explanations are missing of {len(lacking)} of {len(members)} members"
-            f" ({', '.join(lacking[:5])}{' ...' if len(lacking) > 5 else ''})",
+            f"{explainer} explanations are missing of {len(lacking)} of {len(context.initial)} members"
+            f" ({', '.join(lacking[:5])}{' ...' if len(lacking) > 5 else ''}), and committee.allow_missing=true,"
+            " which goes on without them, is not set",
         )
-    return list(members.values())
+    return [context.explanations(context.ready(member)) for member in context.initial]
+
+
+def leave_out_missing(context: Context, ids: list[str]) -> None:
+    """With committee.allow_missing=true, leave out the members that lack explanations, unless all do, and say which."""
+    lacking = _lacking(context, ids) if context.allow_missing else []
+    if 0 < len(lacking) < len(context.initial):
+        log.info(f"{context.config['explainer']['name']}: without {', '.join(lacking)}, whose explanations are missing")
+        context.leave_out(lacking)
+
+
+def _lacking(context: Context, ids: list[str]) -> list[str]:
+    found = []
+    for member in context.initial:
+        try:
+            complete = not context.explanations(context.ready(member)).missing(ids)
+        except MissingStageError:  # not even trained
+            complete = False
+        if not complete:
+            found.append(member.name)
+    return found
