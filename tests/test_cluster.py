@@ -82,12 +82,8 @@ class Sweep:
 
 
 def files(project: Project, name: str) -> dict[str, bytes]:
-    """The files of a data set, without its name and without hidden ones, which killed jobs leave behind."""
-    return {
-        path.partition("/")[2]: content
-        for path, content in project.files().items()
-        if path.startswith(f"{name}/") and "/." not in path
-    }
+    """The files of a data set, without its name."""
+    return {path.partition("/")[2]: content for path, content in project.files().items() if path.startswith(f"{name}/")}
 
 
 @pytest.mark.parametrize("launcher", OPTIONS)
