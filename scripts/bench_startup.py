@@ -1,7 +1,7 @@
 """What a large run costs before its first image: seconds and peak memory of the start of explain, vote and score.
 
-Usage: python scripts/bench_startup.py [members] [images]. By default 200 members and 100,000 images in shards of 64. The
-members are one layer, the images 8x8 pixels: what is left is listing, reading headers, checking settings and checksums.
+Usage: python scripts/bench_startup.py [MEMBERS IMAGES]. By default 200 members and 100,000 images in shards of 64.
+Members are one layer, images 8x8 pixels: what is left is listing, reading headers, checking settings and checksums.
 """
 
 import json
@@ -10,6 +10,7 @@ import resource
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from unittest.mock import patch
 
@@ -32,7 +33,8 @@ class Many:
     def __init__(self, images):
         self.images = images
     def records(self, split):
-        return [Record(f"folder/{number:08}.jpg", number % 2) for number in range(self.images if split == "many" else 4)]
+        count = self.images if split == "many" else 4
+        return [Record(f"folder/{number:08}.jpg", number % 2) for number in range(count)]
     def image(self, record):
         return np.full((8, 8, 3), len(record.image_id), np.uint8)
     mask = None
@@ -106,11 +108,8 @@ def run(case: str, folder: Path, members: int, images: int) -> None:
     more = ["explainer.name=other"] if case == "explain, to the first image" else []
     made = config(folder, members, images, stage.__name__.rpartition(".")[2], *more, f"dry_run={str(dry).lower()}")
     before, started = _peak(), time.perf_counter()
-    with patch.object(explain, "_explain", side_effect=FirstImage):
-        try:
-            stage.run(made)
-        except FirstImage:
-            pass
+    with patch.object(explain, "_explain", side_effect=FirstImage), suppress(FirstImage):
+        stage.run(made)
     print(json.dumps({"seconds": time.perf_counter() - started, "MiB more": (_peak() - before) / 1024}))
 
 

@@ -201,6 +201,16 @@ def test_ragged_arrays_and_fields_come_back(tmp_path: Path, dtype: torch.dtype) 
         shards.values("z")
 
 
+def test_folders_with_the_same_images_share_one_index(tmp_path: Path) -> None:
+    folders = [Shards(tmp_path / member, {**SETTINGS, "member": member}) for member in ("one", "two")]
+    for shards in folders:
+        shards.write(["a", "b"], [torch.ones(2), torch.zeros(2)])
+    assert folders[0].index is folders[1].index
+    folders[1].write(["c"], [torch.full((2,), 5.0)])
+    assert [shards.missing("abcd") for shards in folders] == [["c", "d"], ["d"]]
+    assert folders[1].values("c").tolist() == [5.0, 5.0]
+
+
 def test_what_was_written_is_not_missing_any_more(tmp_path: Path) -> None:
     shards = Shards(tmp_path / "not yet", SETTINGS)
     assert shards.missing(["a", "b"]) == ["a", "b"]

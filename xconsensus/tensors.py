@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from xxhash import xxh3_64, xxh3_64_hexdigest
 
-from xconsensus.errors import DamagedError, InputError, SettingsError
-from xconsensus.store import Settings, as_json, atomic, check_settings, damaged, difference, versions
+from xconsensus.errors import DamagedError, InputError
+from xconsensus.store import Settings, as_json, atomic, check_settings, damaged, versions
 
 _HEADER = "xconsensus"  # safetensors keeps a map of strings; one entry, so that equal headers are equal bytes
 # The checksum is of the whole file with these digits in its own place, which is the same in every file.
@@ -63,7 +63,7 @@ def read_header(path: Path) -> dict[str, Any]:
 def _are_ids(header: Mapping[str, Any]) -> bool:
     """Whether the image ids of a header, if it has any, are a list of texts."""
     ids = header.get("ids", [])
-    return isinstance(ids, list) and all(isinstance(image_id, str) for image_id in ids)
+    return isinstance(ids, list) and {*map(type, ids)} <= {str}
 
 
 def read_tensors(path: Path, *needed: str) -> dict[str, Tensor]:
@@ -109,16 +109,17 @@ class Shards:
         self.folder = folder
         self.settings = settings
         self.packed = packed
-        self._shard: tuple[Path, dict[str, Tensor]] | None = None
-        self._ids: dict[Path, list[str]] = {}
+        self._shard: tuple[str, dict[str, Tensor]] | None = None
+        self._wanted = as_json(settings)
+        self._checked: set[str] = set()
         self._left_out: set[Path] = set()
 
     @cached_property
-    def index(self) -> dict[str, tuple[Path, int]]:
-        """Image id -> (shard, position); every shard's header is checked against the settings and its name."""
-        return {
-            image_id: (path, position) for path in self._paths() for position, image_id in enumerate(self._header(path))
-        }
+    def index(self) -> Mapping[str, tuple[str, int]]:
+        """Image id -> (name of its shard, position); every shard's header is checked for its settings and its name."""
+        for path in (paths := self._paths()):
+            self._check(path)
+        return _index(tuple(path.name for path in paths))
 
     def refresh(self) -> None:
         """Look again at what the folder holds; headers that were read are not read again, as shards never change."""
@@ -135,7 +136,10 @@ class Shards:
             try:
                 if values:
                     verify(path)
-                self._check_name(path, read_header(path).get("ids", []))
+                header = read_header(path)
+                _check_name(path, header.get("ids", []))
+                if header["settings"] == self._wanted:
+                    self._checked.add(path.name)
             except DamagedError as error:
                 errors.append(error)
                 self._left_out.add(path)
@@ -144,18 +148,18 @@ class Shards:
 
     def leave_out_others(self) -> list[Path]:
         """The shards of other settings; they count as missing from now on."""
-        others = [path for path in self._paths() if difference(read_header(path)["settings"], as_json(self.settings))]
+        others = [path for path in self._paths() if read_header(path)["settings"] != self._wanted]
         self._left_out.update(others)
         self.refresh()
         return others
 
     def note(self, name: str) -> Any:
         """A note in the header of the first shard, None where there is none."""
-        return next((read_header(path).get(name) for path, _ in self.index.values()), None)
+        return next((read_header(self.folder / shard).get(name) for shard, _ in self.index.values()), None)
 
     def path(self, ids: Sequence[str]) -> Path:
         """The shard that holds these images and no others: a file's name follows from its ids."""
-        return self.folder / f"{hashlib.sha256('/'.join(ids).encode()).hexdigest()[:16]}.safetensors"
+        return self.folder / _name_of(ids)
 
     def write(
         self,
@@ -198,11 +202,11 @@ class Shards:
         start = 0
         while start < len(ids):
             shard, first = self._record(ids[start])
-            path, offsets = self.index[ids[start]][0], shard["offsets"][first : first + size + 1].tolist()
+            name, offsets = self.index[ids[start]][0], shard["offsets"][first : first + size + 1].tolist()
             stop, length = start + 1, offsets[1] - offsets[0]
             while (
                 stop < min(start + size, len(ids))
-                and self.index.get(ids[stop]) == (path, first + stop - start)
+                and self.index.get(ids[stop]) == (name, first + stop - start)
                 and offsets[stop - start + 1] - offsets[stop - start] == length
             ):
                 stop += 1
@@ -224,35 +228,53 @@ class Shards:
     def _paths(self) -> list[Path]:
         return [path for path in sorted(self.folder.glob("*.safetensors")) if path not in self._left_out]
 
-    def _header(self, path: Path) -> list[str]:
-        """The ids in a shard's header, once that has been checked."""
-        if path not in self._ids:
+    def _check(self, path: Path) -> None:
+        """Check a shard's header, once."""
+        if path.name not in self._checked:
             header = read_header(path)
-            try:
-                check_settings(path, header["settings"], self.settings)
-            except SettingsError:
+            if header["settings"] != self._wanted:
                 verify(path)  # a flipped byte in the header is damage, not another setting
-                raise
-            self._check_name(path, header.get("ids", []))
-            self._ids[path] = header.get("ids", [])
-        return self._ids[path]
-
-    def _check_name(self, path: Path, ids: list[str]) -> None:
-        if path != self.path(ids):
-            raise damaged(path, "it holds the images of another shard")
+                check_settings(path, header["settings"], self._wanted)
+            _check_name(path, header.get("ids", []))
+            self._checked.add(path.name)
 
     def _record(self, image_id: str) -> tuple[dict[str, Tensor], int]:
         if image_id not in self.index:
             raise InputError(f"{self.folder}: holds nothing of image {image_id}; run the stage that makes it")
-        path, position = self.index[image_id]
-        if self._shard is None or self._shard[0] != path:  # one shard at a time: images are visited in shard order
+        name, position = self.index[image_id]
+        path = self.folder / name
+        if self._shard is None or self._shard[0] != name:  # one shard at a time: images are visited in shard order
             shard = read_tensors(path, "offsets", "values", *(["scale"] if self.packed else []))
             if not _is_shard(shard):
                 raise damaged(path, "its tensors do not belong together")
-            self._shard = (path, shard)
+            self._shard = (name, shard)
         if position + 1 >= len(self._shard[1]["offsets"]):
             raise damaged(path, f"it has no values of image {image_id}")
         return self._shard[1], position
+
+
+# The ids of every shard that was looked at. A committee's members have shards of the same names, so of the same images:
+# what 200 members of 100,000 images need is one such list and one such index, not 200.
+_ids: dict[str, list[str]] = {}
+
+
+def _name_of(ids: Sequence[str]) -> str:
+    return f"{hashlib.sha256('/'.join(ids).encode()).hexdigest()[:16]}.safetensors"
+
+
+def _check_name(path: Path, ids: list[str]) -> None:
+    """DamagedError when a shard's name is not that of its ids."""
+    if _ids.get(path.name) == ids:
+        return
+    if path.name != _name_of(ids):
+        raise damaged(path, "it holds the images of another shard")
+    _ids[path.name] = ids
+
+
+@lru_cache(maxsize=4)
+def _index(names: tuple[str, ...]) -> Mapping[str, tuple[str, int]]:
+    """Image id -> (name of its shard, position), for shards whose names were checked."""
+    return {image_id: (name, position) for name in names for position, image_id in enumerate(_ids[name])}
 
 
 def _is_shard(tensors: Mapping[str, Tensor]) -> bool:
