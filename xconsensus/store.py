@@ -72,7 +72,7 @@ def remove_leftovers(folder: Path) -> None:
     """Remove temporary files below ``folder`` that processes of this machine left when they were killed."""
     for directory, _, names in os.walk(folder):
         for name in names:
-            match = re.fullmatch(rf"\.\w+\.{HOST}\.(\d+)\.tmp", name)
+            match = name.endswith(".tmp") and re.fullmatch(rf"\.\w+\.{HOST}\.(\d+)\.tmp", name)
             if match and not alive(HOST, int(match[1])):
                 with suppress(OSError):  # where nothing can be removed they are no reason to stop
                     Path(directory, name).unlink()

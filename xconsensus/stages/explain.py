@@ -43,8 +43,9 @@ def run(config: DictConfig) -> None:
     if context.dry_run:
         _plan(context, explainer, own)
         return
-    ids = {record.image_id for _, images in own for record in images}
-    records = [record for record in records if record.image_id in ids]
+    if context.shards > 1:
+        ids = {record.image_id for _, images in own for record in images}
+        records = [record for record in records if record.image_id in ids]
     labels = _cut_superpixels(context, records) if explainer.on_superpixels else None
     failures = Failures("explain", partial(context.work, "explain"))
     own.sort(key=lambda each: failures.deaths(each[0].name))

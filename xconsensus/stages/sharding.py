@@ -28,7 +28,8 @@ def own_images(context: Context, records: Sequence[Record]) -> list[tuple[Member
     """
     members, size = context.working(), context.config["explain"]["shard_images"]
     if context.shards == 1:
-        return [(member, list(records)) for member in members]
+        every = list(records)
+        return [(member, every) for member in members]
     chunks = [records[start : start + size] for start in range(0, len(records), size)]
     operations = {member.name: _operations(context, member) for member in members}
     costs = {
@@ -39,10 +40,9 @@ def own_images(context: Context, records: Sequence[Record]) -> list[tuple[Member
     own = partition(costs, context.shards)[context.shard]
     what = f"{len(own)} of {len(costs)} pieces (one member, up to {size} images)"
     _say(context, what, sum(costs[unit] for unit in own), sum(costs.values()))
-    images = {
-        member.name: [record for name, number in own if name == member.name for record in chunks[number]]
-        for member in members
-    }
+    images: dict[str, list[Record]] = {member.name: [] for member in members}
+    for name, number in own:
+        images[name] += chunks[number]
     return [(member, images[member.name]) for member in members if images[member.name]]
 
 
