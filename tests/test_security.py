@@ -21,6 +21,7 @@ import xconsensus
 from xconsensus.committee import Member, build, fill, read_weights
 from xconsensus.datasets.images import read_mask, read_rgb
 from xconsensus.errors import InputError
+from xconsensus.store import read_csv, read_settings, write_csv
 from xconsensus.tensors import Shards, read_header, read_tensors
 
 PACKAGE = Path(xconsensus.__file__).parent
@@ -310,3 +311,13 @@ def test_no_name_of_a_member_or_split_leaves_its_folder(photographs: Project, na
     outcome = photographs.run("finetune", f"+dataset.splits={{'{quoted}': .}}", f"dataset.explain_split='{quoted}'")
     assert outcome.code == 2
     assert everything(photographs) == before
+
+
+@pytest.mark.parametrize("content", ["", "nan", "1e400", "dog"])
+def test_a_forged_label_is_named(explained: Project, content: str) -> None:
+    path = explained.outputs / "pets/images/grids.csv"
+    table, settings = read_csv(path), read_settings(path)
+    table["label"] = table["label"].astype(object)
+    table.loc[1, "label"] = content
+    write_csv(path, table, settings)
+    refused(explained.run("vote"), "grids.csv", "label")

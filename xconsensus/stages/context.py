@@ -260,7 +260,10 @@ class Context:
         read_settings(path)  # raises where the table is not as it was written
         columns = ["image_id", "label", "path"]
         table = read_csv(path, columns)
-        return [Record(str(i), int(label), str(p or "")) for i, label, p in table[columns].values]
+        try:
+            return [Record(str(i), int(label), str(p or "")) for i, label, p in table[columns].values]
+        except (ValueError, OverflowError) as error:
+            raise InputError(f"{path}: a label is no whole number; remove it and run xconsensus explain") from error
 
     def labels(self, segmenter: str) -> Shards:
         """The superpixel label maps of a segmenter, which explainer.segmenter describes."""
@@ -284,10 +287,10 @@ class Context:
         path = self.store.predictions(split, member.name)
         if not path.is_file():
             raise self.needs("finetune", f"{path} does not exist")
-        tensors, header = read_tensors(path), read_header(path)
-        check_settings(path, header["settings"]["member"], member.settings())
-        check_settings(path, header["settings"]["dataset"], self.image_settings)
-        return header["ids"], tensors["probabilities"], tensors["labels"]
+        tensors, header = read_tensors(path, "probabilities", "labels"), read_header(path)
+        check_settings(path, header["settings"].get("member", {}), member.settings())
+        check_settings(path, header["settings"].get("dataset", {}), self.image_settings)
+        return header.get("ids", []), tensors["probabilities"], tensors["labels"]
 
     def explanation_settings(self, member: Member) -> dict[str, Any]:
         """What shapes one explanation."""
