@@ -57,32 +57,36 @@ def exact(explanations: Shards, ids: Sequence[str]) -> Iterator[tuple[slice, Ten
 
 def complete_explanations(context: Context, ids: list[str]) -> list[Shards]:
     """Every member's explanations; InputError naming the members that lack some of the images."""
-    if lacking := _lacking(context, ids):
+    members = _explanations(context)
+    if lacking := _lacking(members, ids):
         explainer = context.config["explainer"]["name"]
         raise context.needs(
             "explain",
-            f"{explainer} explanations are missing of {len(lacking)} of {len(context.initial)} members"
+            f"{explainer} explanations are missing of {len(lacking)} of {len(members)} members"
             f" ({', '.join(lacking[:5])}{' ...' if len(lacking) > 5 else ''}), and committee.allow_missing=true,"
             " which goes on without them, is not set",
         )
-    return [context.explanations(context.ready(member)) for member in context.initial]
+    return [shards for shards in members.values() if shards is not None]
 
 
 def leave_out_missing(context: Context, ids: list[str]) -> None:
     """With committee.allow_missing=true, leave out the members that lack explanations, unless all do, and say which."""
-    lacking = _lacking(context, ids) if context.allow_missing else []
+    lacking = _lacking(_explanations(context), ids) if context.allow_missing else []
     if 0 < len(lacking) < len(context.initial):
         log.info(f"{context.config['explainer']['name']}: without {', '.join(lacking)}, whose explanations are missing")
         context.leave_out(lacking)
 
 
-def _lacking(context: Context, ids: list[str]) -> list[str]:
-    found = []
+def _explanations(context: Context) -> dict[str, Shards | None]:
+    """Each member's explanations; None of one that is not even trained."""
+    found: dict[str, Shards | None] = {}
     for member in context.initial:
         try:
-            complete = not context.explanations(context.ready(member)).missing(ids)
-        except MissingStageError:  # not even trained
-            complete = False
-        if not complete:
-            found.append(member.name)
+            found[member.name] = context.explanations(context.ready(member))
+        except MissingStageError:
+            found[member.name] = None
     return found
+
+
+def _lacking(members: dict[str, Shards | None], ids: list[str]) -> list[str]:
+    return [name for name, shards in members.items() if shards is None or shards.missing(ids)]
