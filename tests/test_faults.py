@@ -51,8 +51,9 @@ def arguments(folder: Path, stage: str) -> tuple[str, ...]:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Every file but the one that holds locks."""
+    """Every file but the one that holds locks and the records of what ran when."""
     found = (path for path in (folder / "outputs").rglob("*") if path.is_file() and path.name != ".locks")
+    found = (path for path in found if "status" not in path.parts)
     return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
 
