@@ -303,6 +303,15 @@ def test_a_member_without_its_weights_does_not_stop_the_others(photographs: Proj
         refused(photographs.run(stage, setting), "second", folder=photographs.folder)
 
 
+def test_a_member_whose_code_raises_does_not_stop_the_others(photographs: Project) -> None:
+    outcome = photographs.run("explain", "+committee.members.second.model=grids.py:Broken")
+    assert outcome.code == 2
+    assert outcome.errors == ["error: member second: RuntimeError: no such layer"]
+    assert "Traceback" in outcome.err  # for who wrote the code
+    explained = photographs.outputs / "pets/explanations/lime"
+    assert {path.name for path in explained.iterdir()} == {"first", "third", "fourth"}
+
+
 def test_several_failing_members_are_listed_and_counted(photographs: Project) -> None:
     settings = (f"+committee.members.{name}.model=grids.py:NaN" for name in ("second", "third"))
     outcome = photographs.run("finetune", *settings)

@@ -24,7 +24,7 @@ class Failures:
 
     @contextmanager
     def of(self, member: str) -> Iterator[Work]:
-        """Run one member's work; its InputError is noted and the next member goes on, one common to all is raised."""
+        """Run one member's work; its error is noted and the next member goes on, one common to all is raised."""
         self.tried += 1
         work = self.work(member)
         try:
@@ -38,9 +38,11 @@ class Failures:
             message = str(error)
             self.messages.append(message if member in message else f"member {member}: {message}")
             work.end("failed", message)
-        except Exception as error:
-            work.end("failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
-            raise
+        except Exception as error:  # of the member's own code, or a defect: its traceback is wanted either way
+            message = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            log.exception(f"member {member}:")
+            self.messages.append(f"member {member}: {message}")
+            work.end("failed", message)
         except BaseException:
             work.end("stopped")
             raise
