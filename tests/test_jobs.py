@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from xconsensus import jobs
 from xconsensus.errors import InputError
-from xconsensus.stages.context import _own_device
+from xconsensus.stages.values import _own_device
 
 # Hydra says that the plugin's own options complete a preset of the same name; pytest undoes the program's filter.
 pytestmark = pytest.mark.filterwarnings(r"ignore:\s*'hydra/launcher:UserWarning")

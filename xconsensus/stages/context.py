@@ -1,7 +1,6 @@
 """What the stages share: the config's data set, members and store, and the rules of provenance between them."""
 
 import hashlib
-import importlib.resources
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -9,24 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue
+from omegaconf import DictConfig
 from torch import Tensor
 
 from xconsensus import catalogue, datasets, own_code
 from xconsensus.committee import Member, Network, build, fill, head_tensors, members_of, read_weights
 from xconsensus.datasets import Record
 from xconsensus.datasets.images import center_crop, fit, short_edge
-from xconsensus.errors import DamagedError, InputError, MissingStageError, SettingsError, check_type, nearest
-from xconsensus.jobs import job_number, job_threads
+from xconsensus.errors import DamagedError, InputError, MissingStageError, SettingsError, nearest
+from xconsensus.jobs import job_threads
 from xconsensus.locks import claimed
 from xconsensus.memory import Keeper, keep_freed_memory
-from xconsensus.precision import PRECISIONS
-from xconsensus.progress import MODES, log
+from xconsensus.progress import log
 from xconsensus.records import Work
-from xconsensus.store import Store, check_settings, flat, read_csv, read_settings, remove, remove_leftovers
+from xconsensus.stages.values import batch_size_of, device_of, plain, shard_of
+from xconsensus.store import Store, check_settings, read_csv, read_settings, remove, remove_leftovers
 from xconsensus.tensors import Shards, read_header, read_tensors, verify
 
 # keys of the dataset group that do not change an image's pixels
@@ -44,49 +41,21 @@ _NOT_OF_AN_IMAGE = (
     "explain_split",
 )
 _OF_LOADER_ONLY = ("name", "loader", "size", "explain_split")
-# whole numbers of at least 1; null where that stands for no limit
-_COUNTS = (
-    "dataset.size",
-    "dataset.resize",
-    "threads",
-    "shards",
-    "explain.images",
-    "explain.per_class",
-    "explain.shard_images",
-    "finetune.eval_batch_size",
-    "score.bootstrap",
-    "plot.gallery",
-    "plot.gallery_members",
-    "plot.gallery_rows",
-    "plot.trials",
-)
 
 
 class Context:
     """One stage's view of the config, as plain values: data set, members, store, device, and what artefacts need."""
 
     def __init__(self, config: DictConfig) -> None:
-        try:
-            self.config: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-        except (MissingMandatoryValue, InterpolationToMissingValueError) as error:
-            raise InputError(f"{_missing_key(config, error)} is not set: give it on the command line") from error
-        _check_values(self.config)
-        if self.config["progress"] not in MODES:
-            raise InputError(f"progress={self.config['progress']} is none of {', '.join(MODES)}")
-        if self.config["explain"]["compile"] not in ("auto", "never"):
-            raise InputError(f"explain.compile={self.config['explain']['compile']} is neither auto nor never")
-        if (precision := self.config["explain"]["precision"]) not in ("auto", *PRECISIONS):
-            raise InputError(f"explain.precision={precision} is unknown{nearest(precision, ['auto', *PRECISIONS])}")
-        if self.config["on_bad_image"] not in ("stop", "skip"):
-            raise InputError(f"on_bad_image={self.config['on_bad_image']} is neither stop nor skip")
+        self.config = plain(config)
         keep_freed_memory()
         self.memory = Keeper()
-        self.device = _device(self.config["device"], self.config["threads"] or job_threads(self.config["shards"]))
-        self.batch_size = _batch_size(self.config, self.device)
+        self.device = device_of(self.config["device"], self.config["threads"] or job_threads(self.config["shards"]))
+        self.batch_size = batch_size_of(self.config, self.device)
         self.seed: int = self.config["seed"]
         self.progress: str = self.config["progress"]
         self.overwrite: bool = self.config["overwrite"]
-        self.shard, self.shards = _shard(self.config["shard"], self.config["shards"])
+        self.shard, self.shards = shard_of(self.config["shard"], self.config["shards"])
         self.dry_run: bool = self.config["dry_run"]
         dataset = self.config["dataset"]
         self.size, self.resize = dataset["size"], dataset["resize"]
@@ -379,67 +348,3 @@ class Context:
 def digest(settings: dict[str, Any]) -> str:
     """A short fingerprint of settings."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _check_values(config: dict[str, Any]) -> None:
-    """InputError naming the first value of another kind than its default in base.yaml, or out of range."""
-    base = OmegaConf.to_container(OmegaConf.load(str(importlib.resources.files("xconsensus.conf") / "base.yaml")))
-    values = flat(config)
-    for key, default in flat(base).items():  # type: ignore[arg-type]
-        if key not in (*_COUNTS, "explain.batch_size"):
-            check_type(key, values.get(key), default)
-    for key in _COUNTS:
-        if (value := values.get(key)) is not None:
-            check_type(key, value, 1)
-            if value < 1:
-                raise InputError(f"{key}={value} is less than 1")
-        elif key not in ("threads", "explain.images", "explain.per_class"):
-            raise InputError(f"{key} is null: give a whole number")
-    if config["dataset"]["size"] > config["dataset"]["resize"]:
-        raise InputError(
-            f"dataset.size={values['dataset.size']} is more than dataset.resize={values['dataset.resize']}"
-        )
-    if not 0 < config["score"]["level"] < 1:
-        raise InputError(f"score.level={config['score']['level']} is not between 0 and 1")
-
-
-def _batch_size(config: dict[str, Any], device: torch.device) -> int:
-    given = config["explain"]["batch_size"]
-    if given == "auto":
-        # On a CPU about a million pixels: with more of them, what layers hand on no longer stays in its cache.
-        return 256 if device.type != "cpu" else min(64, max(1, 2**20 // config["dataset"]["size"] ** 2))
-    if not isinstance(given, int) or isinstance(given, bool) or given < 1:
-        raise InputError(f"explain.batch_size={given} is neither auto nor a whole number of at least 1")
-    return given
-
-
-def _shard(shard: int, shards: int) -> tuple[int, int]:
-    if not 0 <= shard < shards:
-        raise InputError(f"shard={shard} is not one of 0..{shards - 1}: give shards=N with shard=range(N)")
-    return shard, shards
-
-
-def _device(name: str, threads: int | None) -> torch.device:
-    if threads is not None:
-        torch.set_num_threads(threads)
-    if name == "auto":
-        return _own_device(job_number())
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device={name} cannot be used here; try device=auto or device=cpu") from error
-    return device
-
-
-def _own_device(job: int | None) -> torch.device:
-    """The GPU, of several each job of a sweep its own in turn; the CPU where there is none."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda" if job is None else f"cuda:{job % torch.cuda.device_count()}")
-
-
-def _missing_key(config: DictConfig, error: Exception) -> str:
-    """The mandatory key without a value, the plainest one first: values may refer to it by interpolation."""
-    missing = sorted(OmegaConf.missing_keys(config), key=lambda key: (key.count("."), key))
-    return missing[0] if missing else str(error).split("\n")[0]

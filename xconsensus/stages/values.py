@@ -1,0 +1,116 @@
+"""The config as plain values, checked before anything is read; the device and the batch size that they name."""
+
+import importlib.resources
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue
+
+from xconsensus.errors import InputError, check_type, nearest
+from xconsensus.jobs import job_number
+from xconsensus.precision import PRECISIONS
+from xconsensus.progress import MODES
+from xconsensus.store import flat
+
+# whole numbers of at least 1; null where that stands for no limit
+_COUNTS = (
+    "dataset.size",
+    "dataset.resize",
+    "threads",
+    "shards",
+    "explain.images",
+    "explain.per_class",
+    "explain.shard_images",
+    "finetune.eval_batch_size",
+    "score.bootstrap",
+    "plot.gallery",
+    "plot.gallery_members",
+    "plot.gallery_rows",
+    "plot.trials",
+)
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The config resolved; InputError naming the first key without a value, or with one that cannot be."""
+    try:
+        values: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    except (MissingMandatoryValue, InterpolationToMissingValueError) as error:
+        raise InputError(f"{_missing_key(config, error)} is not set: give it on the command line") from error
+    _check(values)
+    if values["progress"] not in MODES:
+        raise InputError(f"progress={values['progress']} is none of {', '.join(MODES)}")
+    if values["explain"]["compile"] not in ("auto", "never"):
+        raise InputError(f"explain.compile={values['explain']['compile']} is neither auto nor never")
+    if (precision := values["explain"]["precision"]) not in ("auto", *PRECISIONS):
+        raise InputError(f"explain.precision={precision} is unknown{nearest(precision, ['auto', *PRECISIONS])}")
+    if values["on_bad_image"] not in ("stop", "skip"):
+        raise InputError(f"on_bad_image={values['on_bad_image']} is neither stop nor skip")
+    return values
+
+
+def _check(config: dict[str, Any]) -> None:
+    """InputError naming the first value of another kind than its default in base.yaml, or out of range."""
+    base = OmegaConf.to_container(OmegaConf.load(str(importlib.resources.files("xconsensus.conf") / "base.yaml")))
+    values = flat(config)
+    for key, default in flat(base).items():  # type: ignore[arg-type]
+        if key not in (*_COUNTS, "explain.batch_size"):
+            check_type(key, values.get(key), default)
+    for key in _COUNTS:
+        if (value := values.get(key)) is not None:
+            check_type(key, value, 1)
+            if value < 1:
+                raise InputError(f"{key}={value} is less than 1")
+        elif key not in ("threads", "explain.images", "explain.per_class"):
+            raise InputError(f"{key} is null: give a whole number")
+    if config["dataset"]["size"] > config["dataset"]["resize"]:
+        raise InputError(
+            f"dataset.size={values['dataset.size']} is more than dataset.resize={values['dataset.resize']}"
+        )
+    if not 0 < config["score"]["level"] < 1:
+        raise InputError(f"score.level={config['score']['level']} is not between 0 and 1")
+
+
+def batch_size_of(config: dict[str, Any], device: torch.device) -> int:
+    """Perturbed images a pass at most; InputError for what is no such number."""
+    given = config["explain"]["batch_size"]
+    if given == "auto":
+        # On a CPU about a million pixels: with more of them, what layers hand on no longer stays in its cache.
+        return 256 if device.type != "cpu" else min(64, max(1, 2**20 // config["dataset"]["size"] ** 2))
+    if not isinstance(given, int) or isinstance(given, bool) or given < 1:
+        raise InputError(f"explain.batch_size={given} is neither auto nor a whole number of at least 1")
+    return given
+
+
+def shard_of(shard: int, shards: int) -> tuple[int, int]:
+    """A job's number and how many there are; InputError when it is none of them."""
+    if not 0 <= shard < shards:
+        raise InputError(f"shard={shard} is not one of 0..{shards - 1}: give shards=N with shard=range(N)")
+    return shard, shards
+
+
+def device_of(name: str, threads: int | None) -> torch.device:
+    """The device, after setting the CPU's threads; InputError for one that is not here."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if name == "auto":
+        return _own_device(job_number())
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device={name} cannot be used here; try device=auto or device=cpu") from error
+    return device
+
+
+def _own_device(job: int | None) -> torch.device:
+    """The GPU, of several each job of a sweep its own in turn; the CPU where there is none."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda" if job is None else f"cuda:{job % torch.cuda.device_count()}")
+
+
+def _missing_key(config: DictConfig, error: Exception) -> str:
+    """The mandatory key without a value, the plainest one first: values may refer to it by interpolation."""
+    missing = sorted(OmegaConf.missing_keys(config), key=lambda key: (key.count("."), key))
+    return missing[0] if missing else str(error).split("\n")[0]
