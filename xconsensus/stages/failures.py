@@ -16,6 +16,7 @@ class Failures:
         self.work = work
         self.messages: list[str] = []
         self.unmade: list[MissingStageError] = []
+        self.defects: list[Exception] = []
         self.tried = 0
 
     def deaths(self, member: str) -> int:
@@ -38,10 +39,10 @@ class Failures:
             message = str(error)
             self.messages.append(message if member in message else f"member {member}: {message}")
             work.end("failed", message)
-        except Exception as error:  # of the member's own code, or a defect: its traceback is wanted either way
+        except Exception as error:  # of the member's own code, or a defect: raised once the others are done
             message = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            log.exception(f"member {member}:")
-            self.messages.append(f"member {member}: {message}")
+            log.error(f"error: member {member}: {message}")
+            self.defects.append(error)
             work.end("failed", message)
         except BaseException:
             work.end("stopped")
@@ -52,8 +53,11 @@ class Failures:
     def report(self) -> None:
         """MembersError when any member failed: its line if it is one, else a count after a line each.
 
-        MissingStageError when every member lacks the stage before: then it has not been run at all.
+        MissingStageError when every member lacks the stage before: then it has not been run at all. What is no
+        InputError is raised as it was, with its traceback.
         """
+        if self.defects:
+            raise self.defects[0]
         if self.unmade and len(self.unmade) == self.tried:
             raise self.unmade[0]
         if len(self.messages) == 1:
