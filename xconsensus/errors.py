@@ -44,7 +44,12 @@ class MissingStageError(InputError):
 
 
 class SettingsError(InputError):
-    """An artefact was made with other settings: overwrite=true makes it again."""
+    """The artefact ``path`` was made with other settings: overwrite=true makes it again."""
+
+    def __init__(self, path: Path, difference: str) -> None:
+        hint = "set it back, or overwrite=true to remake"
+        super().__init__(f"{path} was made with other settings: {difference}; {hint}")
+        self.path = path
 
 
 class DamagedError(InputError):

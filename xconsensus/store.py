@@ -180,7 +180,7 @@ def difference(made: Settings, wanted: Settings) -> str | None:
 def check_settings(path: Path, made: Settings, wanted: Settings) -> None:
     """SettingsError naming the first setting in which an artefact on disk differs from the present config."""
     if found := difference(made, as_json(wanted)):
-        raise SettingsError(f"{path} was made with other settings: {found}; set it back, or overwrite=true to remake")
+        raise SettingsError(path, found)
 
 
 def as_json(settings: Settings) -> dict[str, Any]:

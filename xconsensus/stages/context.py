@@ -306,14 +306,8 @@ class Context:
             return False
         try:
             check()
-        except DamagedError as error:
+        except (DamagedError, SettingsError) as error:
             self._discard(error)
-            return False
-        except SettingsError:
-            if not self.overwrite:
-                raise
-            if not self.dry_run:
-                remove(path)
             return False
         return True
 
@@ -322,11 +316,8 @@ class Context:
 
         Shards of other settings stop the stage, or with overwrite=true are removed, they alone.
         """
-        for error in shards.leave_out_damaged():
+        for error in shards.inspect():
             self._discard(error)
-        for path in shards.leave_out_others() if self.overwrite else ():
-            if not self.dry_run:
-                remove(path)
         return shards.missing(ids)
 
     def chunks(self, shards: Shards, ids: Sequence[str], size: int) -> Iterator[list[str]]:
@@ -339,8 +330,12 @@ class Context:
             if missing := shards.missing(part):
                 yield missing
 
-    def _discard(self, error: DamagedError) -> None:
-        log.info(f"{error.path}: damaged ({error.reason}), is made again")
+    def _discard(self, error: DamagedError | SettingsError) -> None:
+        """Remove what is to be made again; raise where nobody said that it may be."""
+        if isinstance(error, DamagedError):
+            log.info(f"{error.path}: damaged ({error.reason}), is made again")
+        elif not self.overwrite:
+            raise error
         if not self.dry_run:
             remove(error.path)
 

@@ -151,9 +151,9 @@ def _explain_member(
 ) -> None:
     """Explain what is missing of one member, a shard at a time; the next image is read while one is explained."""
     shards = context.explanations(member)
-    by_id = {record.image_id: record for record in records}
-    if not (missing := context.missing(shards, by_id)):
+    if not (missing := context.missing(shards, [record.image_id for record in records])):
         return
+    by_id = {record.image_id: record for record in records}
     work.begin()
     network = context.network(member)
     network.fuse()

@@ -111,8 +111,7 @@ def _train_member(
 
 def _made(context: Context, path: Path, settings: dict[str, Any]) -> bool:
     def check() -> None:
-        verify(path)
-        check_settings(path, read_header(path)["settings"], settings)
+        check_settings(path, verify(path)["settings"], settings)
 
     return context.usable(path, check)
 

@@ -8,13 +8,13 @@ from glob import escape
 from omegaconf import DictConfig
 
 from xconsensus.committee import Member
-from xconsensus.errors import DamagedError, InputError, MissingStageError
+from xconsensus.errors import DamagedError, InputError, MissingStageError, SettingsError
 from xconsensus.records import Record, read_record
 from xconsensus.stages.context import Context
 from xconsensus.stages.each import each_explainer
 from xconsensus.stages.vote import leave_out_missing
 from xconsensus.store import read_settings
-from xconsensus.tensors import Shards, read_header, verify
+from xconsensus.tensors import Shards, verify
 
 FAILED, MISSING = 2, 3  # exit codes
 
@@ -116,7 +116,9 @@ def _explained(context: Context, ids: Sequence[str], found: Found) -> dict[str, 
 
 
 def _count(context: Context, shards: Shards, ids: Sequence[str], found: Found) -> int:
-    for error in shards.leave_out_damaged(values=context.config["verify"]):
+    errors = shards.inspect(values=context.config["verify"])
+    others = [error for error in errors if isinstance(error, SettingsError)]
+    for error in [*(error for error in errors if error not in others), *others[:1]]:
         found.wrong(str(error))
     return len(ids) - len(shards.missing(ids))
 
@@ -173,7 +175,6 @@ def _verify_others(base: Context, contexts: list[Context], found: Found) -> None
     for path in sorted(path for folder in folders for path in folder.rglob("*.safetensors")):
         try:
             verify(path)
-            read_header(path)
         except DamagedError as error:
             found.wrong(str(error))
     for context in contexts:
