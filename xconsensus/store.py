@@ -13,7 +13,7 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,6 +99,13 @@ def write_csv(path: Path, table: pd.DataFrame, settings: Settings | None = None)
         write_json(path.with_suffix(".json"), {**content, "checksum": _checksum(content, text)})
     with atomic(path) as file:
         file.write(text)
+
+
+def write_long_csv(path: Path, parts: Iterable[pd.DataFrame]) -> None:
+    """A CSV file of tables of the same columns, one below the other; memory holds one of them at a time."""
+    with atomic(path) as file:
+        for number, part in enumerate(parts):
+            part.to_csv(file, index=False, header=number == 0)
 
 
 def _checksum(content: Mapping[str, Any], table: bytes) -> str:

@@ -10,7 +10,6 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
-from torch import Tensor
 
 from xconsensus.consensus import SIMILARITIES, Similarity
 from xconsensus.datasets import Record
@@ -21,7 +20,7 @@ from xconsensus.metrics import average_precision, bootstrap_mean, correlation
 from xconsensus.progress import counter, log
 from xconsensus.stages.context import Context, digest
 from xconsensus.stages.vote import IMAGES_AT_A_TIME, complete_explanations, exact, leave_out_missing
-from xconsensus.store import check_settings, read_settings, write_csv
+from xconsensus.store import check_settings, read_settings, write_csv, write_long_csv
 from xconsensus.tensors import Shards
 
 ENSEMBLE = "consensus"  # the row of the committee itself
@@ -39,7 +38,8 @@ def run(config: DictConfig) -> None:
     explanations, consensus = complete_explanations(context, ids), context.consensus()
     if missing := consensus.missing(ids):
         raise context.needs("vote", f"{consensus.folder}: {len(missing)} of {len(ids)} images lack a consensus")
-    predictions = [context.predictions("test", context.ready(member)) for member in context.initial]
+    predictions = (context.predictions("test", context.ready(member)) for member in context.initial)  # one in memory
+    accuracies = ensemble_accuracy((probabilities, labels) for _, probabilities, labels in predictions)
     folder = context.store.scores(context.committee, context.config["explainer"]["name"])
     settings = {
         "consensus": digest(dict(consensus.settings)),
@@ -57,7 +57,7 @@ def run(config: DictConfig) -> None:
     before = _modified(path)
     for _ in claimed(context.store.root, [(path, None)]):
         if _modified(path) == before:
-            _write(context, records, explanations, consensus, similarity, predictions, path, settings)
+            _write(context, records, explanations, consensus, similarity, accuracies, path, settings)
     log.info(f"{context.config['explainer']['name']}: scores of {len(names)} members on {len(ids)} images in {folder}")
 
 
@@ -72,7 +72,7 @@ def _write(
     explanations: list[Shards],
     consensus: Shards,
     similarity: Similarity,
-    predictions: list[tuple[list[str], Tensor, Tensor]],
+    accuracies: tuple[list[float], float, float],
     path: Path,
     settings: dict[str, Any],
 ) -> None:
@@ -88,10 +88,11 @@ def _write(
             views = (similarities[part], precisions[part], fields[:, part])
             _compare(context, records[part], explanations, consensus, similarity, *views)
             count.add(len(records[part]))
-    accuracies = ensemble_accuracy((probabilities, labels) for _, probabilities, labels in predictions)
     members = _members_table(context, accuracies, similarities, precisions, fields[0])
     members = members[members["member"].isin([*context.scored, ENSEMBLE])]
-    write_csv(path.with_name("images.csv"), _images_table(ids, names, similarities, precisions, *fields))
+    parts = (slice(start, start + IMAGES_AT_A_TIME) for start in range(0, len(ids), IMAGES_AT_A_TIME))
+    tables = (_images_table(ids[p], names, similarities[p], precisions[p], *fields[:, p]) for p in parts)
+    write_long_csv(path.with_name("images.csv"), tables)
     write_csv(path.with_name("correlations.csv"), correlations_table(members, context.config["score"]["level"]))
     write_csv(path, members, settings)
     if np.isfinite(fields[0]).any():
