@@ -34,7 +34,7 @@ def squares(explanation: Tensor) -> Tensor:
 
 
 def consensus(members: Iterable[Iterable[Tensor]]) -> list[Tensor]:
-    """The mean of the members' ballots of each of some images, float64.
+    """The mean of the members' ballots of each of some images, summed in the ballots' dtype.
 
     Members come one at a time, each with its ballots in the order of the images: memory does not grow with them.
     """
@@ -42,7 +42,7 @@ def consensus(members: Iterable[Iterable[Tensor]]) -> list[Tensor]:
     count = 0
     for count, ballots in enumerate(members, 1):
         if count == 1:
-            totals = [ballot.to(torch.float64, copy=True) for ballot in ballots]
+            totals = [ballot.clone() for ballot in ballots]
         else:
             for total, ballot in zip(totals, ballots, strict=True):
                 total += ballot
@@ -62,7 +62,7 @@ def cosine(explanation: Tensor, consensus: Tensor) -> Tensor:
 
 def rbf(explanation: Tensor, consensus: Tensor, sigma: float) -> Tensor:
     r"""exp(-(||a - c|| / sigma)^2 / 2) of a member's min-max-normalised explanation and the consensus, in 0..1."""
-    distance = torch.linalg.vector_norm(min_max(explanation) - consensus, dim=-1)
+    distance = torch.linalg.vector_norm(min_max(explanation).sub_(consensus), dim=-1)
     return torch.exp(-(distance / sigma).square() / 2)
 
 

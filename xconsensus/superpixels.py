@@ -1,16 +1,22 @@
 """Superpixels: an image in, a label map out. One map an image, shared by every member."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.segmentation import slic
 
 from xconsensus.errors import InputError, nearest
 from xconsensus.quickshift import quickshift
 
-SEGMENTERS = {"quickshift": quickshift, "slic": slic}
+
+def _slic(pixels: NDArray[np.uint8], **settings: Any) -> NDArray[Any]:
+    from skimage.segmentation import slic  # a third of a second to import, and seldom asked for
+
+    return np.asarray(slic(pixels, **settings))
+
+
+SEGMENTERS: Mapping[str, Callable[..., NDArray[Any]]] = {"quickshift": quickshift, "slic": _slic}
 
 
 def segment(pixels: NDArray[np.uint8], algorithm: str, settings: Mapping[str, Any]) -> NDArray[np.int32]:

@@ -253,17 +253,20 @@ class Shards:
         if image_id not in self.index:
             raise InputError(f"{self.folder}: holds nothing of image {image_id}; run the stage that makes it")
         name, position = self.index[image_id]
-        path = self.folder / name
         if self._shard is None or self._shard[0] != name:  # one shard at a time: images are visited in shard order
-            if name not in self._checked:
-                self._check(name, read_header(path))
-            shard = read_tensors(path, "offsets", "values", *(["scale"] if self.packed else []))
-            if not _is_shard(shard):
-                raise damaged(path, "its tensors do not belong together")
-            self._shard = (name, shard)
+            self._shard = (name, self._read(name))
         if position + 1 >= len(self._shard[1]["offsets"]):
-            raise damaged(path, f"it has no values of image {image_id}")
+            raise damaged(self.folder / name, f"it has no values of image {image_id}")
         return self._shard[1], position
+
+    def _read(self, name: str) -> dict[str, Tensor]:
+        path = self.folder / name
+        if name not in self._checked:
+            self._check(name, read_header(path))
+        shard = read_tensors(path, "offsets", "values", *(["scale"] if self.packed else []))
+        if not _is_shard(shard):
+            raise damaged(path, "its tensors do not belong together")
+        return shard
 
 
 # The ids of every shard that was looked at. A committee's members have shards of the same names, so of the same images:

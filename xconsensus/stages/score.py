@@ -1,7 +1,7 @@
 """score: compare each member's explanations with the consensus and the masks; relate the scores to accuracy."""
 
 from dataclasses import asdict
-from itertools import combinations
+from itertools import accumulate, combinations
 from pathlib import Path
 from typing import Any
 
@@ -129,10 +129,13 @@ def _compare(
     pixels = [areas(context, record) for record in records] if context.dataset.has_masks else None
     ids = [record.image_id for record in records]
     agreed = [consensus.values(image_id) for image_id in ids]
+    ends = list(accumulate(map(len, agreed), initial=0))
+    flat = torch.cat(agreed)
     for column, shards in enumerate([*explanations, consensus]):
         if shards is not consensus:
             for place, values in exact(shards, ids):
-                similarities[place, column] = similarity(values, torch.stack(agreed[place]).to(values.dtype))
+                same = flat[ends[place.start] : ends[place.stop]].view(values.shape)
+                similarities[place, column] = similarity(values, same.to(values.dtype))
         for row, record in enumerate(records):
             if shards is not consensus:
                 fields[:, row, column] = [shards.number(record.image_id, name) for name in ("reliability", "samples")]
