@@ -51,8 +51,9 @@ class SmoothGrad:
         deviation = self.noise * (inputs.max() - inputs.min())
         # drawn where they are used: on a GPU a draw of the CPU would take longer than the gradient
         generator = torch.Generator(network.device).manual_seed(image.generator().initial_seed())
-        # of the samples with even and with odd numbers
+        # of the samples with even and with odd numbers, in the gradients' form
         sums = torch.zeros(2, *inputs.shape, dtype=torch.float64, device=network.device)
+        sums = sums.contiguous(memory_format=torch.channels_last)
         done, agreement = 0, 0.0
         for count in steps(self.samples, self.tolerance):
             for numbers in even_batches(torch.arange(done, count), batch_size):
@@ -60,7 +61,7 @@ class SmoothGrad:
                 noise = [torch.randn(inputs.shape, generator=generator, device=network.device) for _ in numbers]
                 found = gradients(network, inputs + deviation * torch.stack(noise), target)
                 for half in (0, 1):
-                    sums[half] += found[(numbers % 2 == half).to(found.device)].sum(0, dtype=torch.float64)
+                    sums[half] += found[(half - int(numbers[0])) % 2 :: 2].sum(0)
             done = count
             agreement = reliability(*(half.abs().sum(0) for half in sums))
             if self.tolerance is not None and agreement >= self.tolerance:
@@ -86,6 +87,6 @@ def reliability(first: Tensor, second: Tensor) -> float:
 
 def gradients(network: Network, inputs: Tensor, target: int) -> Tensor:
     """Gradient of the softmax probability of class ``target`` by each normalised input, (n, 3, H, W) like them."""
-    inputs = inputs.detach().requires_grad_()
+    inputs = inputs.detach().contiguous(memory_format=torch.channels_last).requires_grad_()  # as the network reads them
     probability = network(inputs).softmax(1)[:, target]
     return torch.autograd.grad(probability.sum(), inputs)[0]
