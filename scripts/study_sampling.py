@@ -30,6 +30,7 @@ from xconsensus.selection import choose
 from xconsensus.stages.context import Context
 from xconsensus.superpixels import segment
 
+METHODS = (*SAMPLINGS, "glime")
 REFERENCE = 8192
 COUNTS = (64, 128, 192, 256, 350, 512, 724, 1000)
 DRAWS = 2
@@ -101,7 +102,7 @@ def study(context: Context, network: Network, record: Record) -> list[dict[str, 
 
     reference = fits("iid", "reference", (REFERENCE,))[0]["linear"]
     rows: list[dict[str, object]] = []
-    for sampling in (*SAMPLINGS, "glime"):
+    for sampling in METHODS:
         draws = [fits(sampling, str(number), COUNTS) for number in range(DRAWS)]
         for count, pair in zip(COUNTS, zip(*draws, strict=True), strict=True):
             for regression in REGRESSIONS:
