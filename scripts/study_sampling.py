@@ -81,8 +81,13 @@ def study(context: Context, network: Network, record: Record) -> list[dict[str, 
     population = draw_masks(POPULATION, superpixels, "paired", 0.5, generator(context.seed, record.image_id))
     importance = kernel_weights(population, WIDTH)
 
-    def fits(sampling: str, number: str, counts: tuple[int, ...]) -> list[dict[str, Fit]]:
-        """Both regressions of the first of these masks, for each count."""
+    def fitted(regression: str, masks: Tensor, probabilities: Tensor, weights: Tensor, pairs: bool) -> Fit:
+        if regression == "linear":
+            return fit(masks, probabilities, weights, pairs=pairs)
+        return fit_process(masks, probabilities, weights, changes, population, importance, pairs=pairs)
+
+    def fits(sampling: str, number: str, counts: tuple[int, ...], names: tuple[str, ...]) -> list[dict[str, Fit]]:
+        """The regressions of these names of the first of these masks, for each count."""
         draw = generator(context.seed, f"{record.image_id} {sampling} {number}")
         if sampling == "glime":
             masks = glime_masks(counts[-1], superpixels, draw)
@@ -91,19 +96,14 @@ def study(context: Context, network: Network, record: Record) -> list[dict[str, 
             masks = draw_masks(counts[-1], superpixels, sampling, 0.5, draw)
             weights = kernel_weights(masks, WIDTH)
         probabilities, pairs = outputs(masks), sampling in ("paired", "hadamard")
-        parts = [(masks[:count], probabilities[:count], weights[:count]) for count in counts]
         return [
-            {
-                "linear": fit(*part, pairs=pairs),
-                "gaussian_process": fit_process(*part, changes, population, importance, pairs=pairs),
-            }
-            for part in parts
+            {name: fitted(name, masks[:n], probabilities[:n], weights[:n], pairs) for name in names} for n in counts
         ]
 
-    reference = fits("iid", "reference", (REFERENCE,))[0]["linear"]
+    reference = fits("iid", "reference", (REFERENCE,), ("linear",))[0]["linear"]
     rows: list[dict[str, object]] = []
     for sampling in METHODS:
-        draws = [fits(sampling, str(number), COUNTS) for number in range(DRAWS)]
+        draws = [fits(sampling, str(number), COUNTS, REGRESSIONS) for number in range(DRAWS)]
         for count, pair in zip(COUNTS, zip(*draws, strict=True), strict=True):
             for regression in REGRESSIONS:
                 one, other = (each[regression] for each in pair)
