@@ -21,10 +21,10 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from xconsensus import explainers
-from xconsensus.committee import Network
 from xconsensus.explainers.lime import mean_colours
 from xconsensus.explainers.sampling import even_batches
 from xconsensus.explainers.smoothgrad import gradients
+from xconsensus.network import Network
 from xconsensus.stages import explain
 from xconsensus.stages.context import Context
 

@@ -10,7 +10,8 @@ import torch
 from benchmark import config_of, seconds, show
 from torch.nn import functional as F
 
-from xconsensus.committee import Network, build
+from xconsensus.committee import build
+from xconsensus.network import Network
 from xconsensus.stages.context import Context
 from xconsensus.training import Images, Recipe, train
 

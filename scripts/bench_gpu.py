@@ -15,9 +15,10 @@ import torch
 from bench_explain import bare, captum_lime, captum_smoothgrad
 from benchmark import seconds, show
 
-from xconsensus.committee import Network, build, members_of
+from xconsensus.committee import build, members_of
 from xconsensus.explainers import Explainer, Lime, SmoothGrad
 from xconsensus.explainers.explanation import Image
+from xconsensus.network import Network
 from xconsensus.precision import compile_if_worth, fastest, set_precision
 from xconsensus.seeding import generator
 from xconsensus.superpixels import segment

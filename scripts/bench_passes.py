@@ -11,8 +11,9 @@ from dataclasses import replace
 import torch
 from hydra import compose, initialize_config_module
 
-from xconsensus.committee import Network, build
+from xconsensus.committee import build
 from xconsensus.explainers.smoothgrad import gradients
+from xconsensus.network import Network
 from xconsensus.stages.context import Context
 
 

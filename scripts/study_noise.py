@@ -12,8 +12,8 @@ import torch
 from benchmark import config_of, show
 from torch import Tensor
 
-from xconsensus.committee import Network
 from xconsensus.explainers.smoothgrad import gradients, reliability
+from xconsensus.network import Network
 from xconsensus.selection import choose
 from xconsensus.stages.context import Context
 

@@ -18,12 +18,12 @@ import torch
 from benchmark import config_of
 from torch import Tensor
 
-from xconsensus.committee import Network
 from xconsensus.datasets import Record
 from xconsensus.explainers.gaussian_process import fit_process
 from xconsensus.explainers.lime import POPULATION, REGRESSIONS, changes_by_hiding, kernel_weights, mean_colours, perturb
 from xconsensus.explainers.regression import Fit, fit
 from xconsensus.explainers.sampling import SAMPLINGS, draw_masks
+from xconsensus.network import Network
 from xconsensus.precision import fastest, set_precision
 from xconsensus.seeding import generator
 from xconsensus.selection import choose

@@ -9,9 +9,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from xconsensus.committee import Member, Network, build, fill, head_tensors, members_of, read_weights
+from xconsensus.committee import Member, build, fill, head_tensors, members_of, read_weights
 from xconsensus.compat import torchvision
 from xconsensus.errors import InputError
+from xconsensus.network import Network
 
 CLASSES = 3
 SOURCE = """

@@ -9,7 +9,8 @@ from conftest import Project
 from torch import Tensor, nn
 
 from xconsensus import precision
-from xconsensus.committee import Network, build, members_of
+from xconsensus.committee import build, members_of
+from xconsensus.network import Network
 from xconsensus.precision import Padded, compile_if_worth, fastest, images_per_second, set_precision
 from xconsensus.tensors import read_header
 

@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from xconsensus.committee import Member, Network
+from xconsensus.committee import Member
 from xconsensus.errors import InputError
+from xconsensus.network import Network
 from xconsensus.training import Images, Recipe, State, crops, split_validation, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -11,11 +11,9 @@ from typing import Any
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from xconsensus import libraries, own_code
 from xconsensus.errors import InputError, nearest
-from xconsensus.fusing import fold_batch_norms
 from xconsensus.store import safe_name
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -296,59 +294,3 @@ def file_digest(path: Path) -> str:
 def _digest(path: Path, _modified: int, _size: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-class Network(nn.Module):
-    """A member ready to be explained: any image size in, logits out.
-
-    ``normalise`` maps RGB uint8 or float in 0..255 (N, 3, H, W) to the member's normalised input of the same size;
-    ``forward`` takes that, resizes it on the device when (H, W) is not the member's input size, and gives float32
-    logits (N, classes). Resizing after normalising equals resizing before: both are affine. ``dtype`` is what
-    convolutions and matrix products compute in (`precision.set_precision`); ``compiled`` stands in
-    for the model where it is set.
-    """
-
-    def __init__(self, member: Member, model: nn.Module) -> None:
-        super().__init__()
-        self.member = member
-        # channels last: up to twice as fast in convolutions, on CPU and GPU alike
-        self.model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.dtype = torch.float32
-        self.compiled: Callable[[Tensor], Tensor] | None = None
-        self.register_buffer("mean", torch.tensor(member.mean).view(3, 1, 1) * 255)
-        self.register_buffer("std", torch.tensor(member.std).view(3, 1, 1) * 255)
-
-    @property
-    def device(self) -> torch.device:
-        """Where inputs are expected."""
-        return self.get_buffer("mean").device
-
-    def fuse(self) -> None:
-        """Fold batch normalisation into convolutions: the same function, faster, and not to be trained any more."""
-        size = self.member.input_size
-        noise = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
-        fold_batch_norms(self.model, noise.to(self.device))
-
-    def normalise(self, images: Tensor) -> Tensor:
-        """RGB (..., 3, H, W) in 0..255 as the member's normalised float32 input of the same shape."""
-        return (images.float() - self.get_buffer("mean")) / self.get_buffer("std")
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Logits (N, classes), float32, of normalised inputs (N, 3, H, W), float32 or ``dtype``."""
-        size = self.member.input_size
-        if inputs.shape[-2:] != (size, size):
-            mode = self.member.interpolation
-            inputs = F.interpolate(inputs.float(), (size, size), mode=mode, antialias=True, align_corners=False)
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            return (self.compiled or self.model)(inputs).float()
-
-    def exactly(self, inputs: Tensor) -> Tensor:
-        """Logits of float32 inputs in float32 and not compiled: a label is not to depend on speed."""
-        faster = self.dtype, self.compiled
-        self.dtype, self.compiled = torch.float32, None
-        try:
-            logits: Tensor = self(inputs)
-        finally:
-            self.dtype, self.compiled = faster
-        return logits

@@ -6,7 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from xconsensus.committee import Network, head_tensors
+from xconsensus.committee import head_tensors
+from xconsensus.network import Network
 from xconsensus.progress import log
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

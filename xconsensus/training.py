@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from xconsensus.committee import Network
 from xconsensus.errors import InputError
+from xconsensus.network import Network
 from xconsensus.seeding import generator, seed_of
 from xconsensus.threads import ahead
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xconsensus.committee import Network
+from xconsensus.network import Network
 
 
 @dataclass(frozen=True)

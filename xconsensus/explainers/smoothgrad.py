@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from xconsensus.committee import Network
 from xconsensus.errors import InputError
 from xconsensus.explainers.explanation import Explanation, Image
 from xconsensus.explainers.lime import check_target
 from xconsensus.explainers.sampling import check_tolerance, even_batches, steps
+from xconsensus.network import Network
 
 
 @dataclass(frozen=True)

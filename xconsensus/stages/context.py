@@ -13,13 +13,14 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from xconsensus import catalogue, datasets, own_code
-from xconsensus.committee import Member, Network, build, fill, head_tensors, members_of, read_weights
+from xconsensus.committee import Member, build, fill, head_tensors, members_of, read_weights
 from xconsensus.datasets import Record
 from xconsensus.datasets.images import center_crop, fit, short_edge
 from xconsensus.errors import DamagedError, InputError, MissingStageError, SettingsError, nearest
 from xconsensus.jobs import job_threads
 from xconsensus.locks import claimed
 from xconsensus.memory import Keeper, keep_freed_memory
+from xconsensus.network import Network
 from xconsensus.progress import log
 from xconsensus.records import Work
 from xconsensus.stages.values import batch_size_of, device_of, plain, shard_of

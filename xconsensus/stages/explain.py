@@ -11,12 +11,13 @@ import torch
 from omegaconf import DictConfig
 
 from xconsensus import explainers
-from xconsensus.committee import Member, Network
+from xconsensus.committee import Member
 from xconsensus.datasets import Record
 from xconsensus.errors import InputError
 from xconsensus.explainers import Explainer, Explanation
 from xconsensus.explainers.explanation import Image
 from xconsensus.memory import within_memory
+from xconsensus.network import Network
 from xconsensus.precision import compile_if_worth, fastest, set_precision
 from xconsensus.progress import counter, log
 from xconsensus.records import Work

@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from xconsensus.committee import Member, Network
+from xconsensus.committee import Member
 from xconsensus.datasets import Record
 from xconsensus.datasets.images import center_crop
 from xconsensus.ensemble import accuracy
 from xconsensus.errors import InputError
 from xconsensus.locks import claimed
 from xconsensus.memory import is_out_of_memory, release_freed_memory, within_memory
+from xconsensus.network import Network
 from xconsensus.progress import counter, log
 from xconsensus.records import Work
 from xconsensus.seeding import seed_of

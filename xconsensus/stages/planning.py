@@ -8,7 +8,8 @@ from typing import Literal
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from xconsensus.committee import Member, Network, build
+from xconsensus.committee import Member, build
+from xconsensus.network import Network
 
 _IMAGES = 8
 
