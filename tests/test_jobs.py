@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from xconsensus import jobs
-from xconsensus.errors import InputError
+from xconsensus.errors import DamagedError, InputError, SettingsError
 from xconsensus.stages.values import _own_device
 
 # Hydra says that the plugin's own options complete a preset of the same name; pytest undoes the program's filter.
@@ -95,3 +95,18 @@ def test_jobs_that_all_start_at_once_share_the_cores(monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(jobs, "job_number", lambda: 0)
         monkeypatch.setattr(HydraConfig.instance(), "cfg", OmegaConf.create({"hydra": hydra}))
         assert jobs.job_threads(2) == threads
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InputError("a line"),
+        SettingsError(Path("a.safetensors"), "seed is 1 there, 0 now"),
+        DamagedError(Path("a.safetensors"), "its checksum differs", "xconsensus explain"),
+    ],
+)
+def test_an_error_arrives_from_another_process(error: InputError) -> None:
+    arrived = pickle.loads(pickle.dumps(error))
+    assert type(arrived) is type(error)
+    assert str(arrived) == str(error)
+    assert vars(arrived) == vars(error)

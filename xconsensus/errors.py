@@ -47,17 +47,22 @@ class SettingsError(InputError):
     """The artefact ``path`` was made with other settings: overwrite=true makes it again."""
 
     def __init__(self, path: Path, difference: str) -> None:
-        hint = "set it back, or overwrite=true to remake"
-        super().__init__(f"{path} was made with other settings: {difference}; {hint}")
-        self.path = path
+        super().__init__(path, difference)  # all of them, as another process makes the error anew from its arguments
+        self.path, self.difference = path, difference
+
+    def __str__(self) -> str:
+        return f"{self.path} was made with other settings: {self.difference}; set it back, or overwrite=true to remake"
 
 
 class DamagedError(InputError):
     """The artefact ``path`` is not as it was written: its stage makes it again, every other one refuses it."""
 
     def __init__(self, path: Path, reason: str, stage: str) -> None:
-        super().__init__(f"{path}: damaged ({reason}); run {stage} to make it again")
-        self.path, self.reason = path, reason
+        super().__init__(path, reason, stage)
+        self.path, self.reason, self.stage = path, reason, stage
+
+    def __str__(self) -> str:
+        return f"{self.path}: damaged ({self.reason}); run {self.stage} to make it again"
 
 
 class MembersError(InputError):
