@@ -1,8 +1,10 @@
 """Atomic writes, provenance, and shards of tensors."""
 
 import os
+import shutil
 from contextlib import suppress
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -10,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from xconsensus.errors import InputError
+from xconsensus import tensors as tensors_on_disk
+from xconsensus.errors import InputError, SettingsError
 from xconsensus.store import (
     Store,
     atomic,
@@ -209,6 +212,24 @@ def test_folders_with_the_same_images_share_one_index(tmp_path: Path) -> None:
     folders[1].write(["c"], [torch.full((2,), 5.0)])
     assert [shards.missing("abcd") for shards in folders] == [["c", "d"], ["d"]]
     assert folders[1].values("c").tolist() == [5.0, 5.0]
+
+
+def test_the_headers_of_shards_known_from_another_folder_are_read_with_their_values(tmp_path: Path) -> None:
+    *own, foreign = sorted("abcd", key=lambda name: Shards(tmp_path, SETTINGS).path([name]))
+    one, two = (Shards(tmp_path / member, {**SETTINGS, "member": member}) for member in ("one", "two"))
+    for name in own:
+        for shards in (one, two):
+            shards.write([name], [torch.ones(2)])
+    one.write([foreign], [torch.ones(2)])
+    shutil.copy(one.path([foreign]), two.folder)
+    assert one.missing("abcd") == []
+    two = Shards(two.folder, two.settings)
+    with patch.object(tensors_on_disk, "read_header", wraps=read_header) as read:
+        assert two.missing("abcd") == []
+        assert read.call_count == 1
+    assert [two.values(name).tolist() for name in own] == [[1.0, 1.0]] * 3
+    with pytest.raises(SettingsError, match="member is one there, two now"):
+        two.values(foreign)
 
 
 def test_what_was_written_is_not_missing_any_more(tmp_path: Path) -> None:
