@@ -87,6 +87,21 @@ def test_auto_computes_gradients_in_float32(predicted: Project, monkeypatch: pyt
         assert {read_header(path)["precision"] for path in found} == {expected}
 
 
+def test_auto_is_what_the_first_job_found_though_it_has_written_nothing_yet(
+    predicted: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = iter(["bfloat16", *["float32"] * 20])
+    monkeypatch.setattr("xconsensus.stages.explain.fastest", lambda *_: next(found))
+    job = ("explain", "explainer=lime", "explain.precision=auto", "committee.only=[first]")
+    predicted.done(*job)
+    made = list(predicted.outputs.rglob("explanations/lime/first/*.safetensors"))
+    for path in made:
+        path.unlink()
+    predicted.done(*job)
+    assert made
+    assert {read_header(path)["precision"] for path in made} == {"bfloat16"}
+
+
 def test_a_compiled_network_sees_batches_of_one_size_only() -> None:
     sizes = []
 

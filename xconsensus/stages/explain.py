@@ -16,9 +16,10 @@ from xconsensus.datasets import Record
 from xconsensus.errors import InputError
 from xconsensus.explainers import Explainer, Explanation
 from xconsensus.explainers.explanation import Image
+from xconsensus.locks import claimed
 from xconsensus.memory import within_memory
 from xconsensus.network import Network
-from xconsensus.precision import compile_if_worth, fastest, set_precision
+from xconsensus.precision import PRECISIONS, compile_if_worth, fastest, set_precision
 from xconsensus.progress import counter, log
 from xconsensus.records import Work
 from xconsensus.seeding import generator
@@ -27,7 +28,7 @@ from xconsensus.stages.context import Context
 from xconsensus.stages.failures import Failures
 from xconsensus.stages.planning import seconds_a_pass
 from xconsensus.stages.sharding import own_images
-from xconsensus.store import check_settings, read_settings, write_csv
+from xconsensus.store import check_settings, read_json, read_settings, write_csv, write_json
 from xconsensus.superpixels import segment
 from xconsensus.tensors import Shards
 from xconsensus.threads import ahead
@@ -188,11 +189,23 @@ def _set_speed(context: Context, explainer: Explainer, network: Network, shards:
     options, (forward, backward) = context.config["explain"], explainer.passes()
     precision = options["precision"]
     if precision == "auto":
-        precision = shards.note("precision") or ("float32" if backward else fastest(network, context.size))
+        precision = "float32" if backward else _common_precision(context, network, shards)
     set_precision(network, precision, len(context.dataset.classes))
     if options["compile"] == "auto" and not backward:
         compile_if_worth(network, context.size, min(context.batch_size, forward), forward * images)
     return str(precision)
+
+
+def _common_precision(context: Context, network: Network, shards: Shards) -> str:
+    """The fastest precision as the first run found it: jobs on several machines are to make the same explanations."""
+    folder, member = f"explain/{context.config['explainer']['name']}", network.member.name
+    path = context.store.record(folder, f"{member}.precision")
+    for _ in claimed(context.store.root, [(path, None)]):
+        found = shards.note("precision") or (read_json(path).get("precision") if path.exists() else None)
+        if str(found) not in PRECISIONS:
+            found = fastest(network, context.size)
+            write_json(path, {"precision": found})
+    return str(found)
 
 
 def _explain(context: Context, explainer: Explainer, network: Network, record: Record, image: Image) -> Explanation:
