@@ -1,11 +1,14 @@
-"""vote and score of many SmoothGrad maps beside reading the files alone, and the memory they take.
+"""vote and score of many SmoothGrad maps beside reading the files alone, from cache and disk; the memory they take.
 
 Usage: python scripts/bench_vote.py [MEMBERS IMAGES], 80 and 1000 unless given. Maps are synthetic: about 100 KB each
 on disk, 8 GB in all, removed afterwards.
 """
 
+import os
 import resource
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +20,7 @@ from safetensors.torch import save_file
 
 from xconsensus.stages import score, vote
 from xconsensus.stages.context import Context
-from xconsensus.store import write_csv
+from xconsensus.store import remove, write_csv
 from xconsensus.tensors import write_tensors
 
 MODULE = """
@@ -63,10 +66,34 @@ def prepare(folder: Path, members: int, images: int) -> DictConfig:
     return config
 
 
-def read_all(context: Context) -> int:
-    """Read every shard; the bytes."""
+def files(context: Context) -> list[Path]:
+    """Every shard, in the order in which vote and score read them."""
     folders = [context.explanations(member).folder for member in context.initial]
-    return sum(len(path.read_bytes()) for folder in folders for path in sorted(folder.iterdir()))
+    shards = [sorted(folder.iterdir()) for folder in folders]
+    return [path for paths in zip(*shards, strict=True) for path in paths]
+
+
+def read_all(context: Context) -> None:
+    """Read every shard, so that the system's cache has it, as far as that goes."""
+    for path in files(context):
+        path.read_bytes()
+
+
+def evict(context: Context) -> None:
+    """Make the system's cache forget every shard."""
+    for path in files(context):
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def measure(config: DictConfig, before: Callable[[Context], None]) -> list[float]:
+    """Seconds of reading, vote and score, each after ``before``."""
+    context, spent = Context(config), []
+    remove(context.consensus().folder)
+    for work in (partial(read_all, context), partial(vote.run, config), partial(score.run, config)):
+        before(context)
+        spent.append(seconds(work))
+    return spent
 
 
 def main() -> None:
@@ -77,19 +104,18 @@ def main() -> None:
     members, images = map(int, sys.argv[1:]) if sys.argv[1:] else (80, 1000)
     with scratch() as folder:
         config = prepare(folder, members, images)
-        context = Context(config)
-        read_all(context)  # from here on the files are in the system's cache, as far as it goes
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        reading = min(seconds(lambda: read_all(context)) for _ in range(2))
-        voting, scoring = seconds(lambda: vote.run(config)), seconds(lambda: score.run(config))
-        reading = min(reading, seconds(lambda: read_all(context)))
+        read_all(Context(config))
+        started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        rows = []
+        for source, before in (("cache", read_all), ("disk", evict)):
+            reading, *stages = measure(config, before)
+            rows.append({"from": source, "what": "reading the files", "seconds": reading, "of the reading speed": 1})
+            for name, spent in zip(("vote", "score"), stages, strict=True):
+                rows.append({"from": source, "what": name, "seconds": spent, "of the reading speed": reading / spent})
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        rows = [
-            {"what": name, "seconds": spent, "of the reading speed": reading / spent}
-            for name, spent in (("reading the files", reading), ("vote", voting), ("score", scoring))
-        ]
-        show(f"{members} members x {images} maps of 224x224, {read_all(context) / 2**30:.1f} GiB", rows)
-        print(f"largest memory {peak:.2f} GiB ({before:.2f} before vote)")
+        size = sum(path.stat().st_size for path in files(Context(config)))
+        show(f"{members} members x {images} maps of 224x224, {size / 2**30:.1f} GiB", rows)
+        print(f"largest memory {peak:.2f} GiB ({started:.2f} before vote)")
 
 
 if __name__ == "__main__":

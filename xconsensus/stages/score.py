@@ -19,7 +19,7 @@ from xconsensus.locks import claimed
 from xconsensus.metrics import average_precision, bootstrap_mean, correlation
 from xconsensus.progress import counter, log
 from xconsensus.stages.context import Context, digest
-from xconsensus.stages.vote import IMAGES_AT_A_TIME, complete_explanations, exact, leave_out_missing
+from xconsensus.stages.vote import IMAGES_AT_A_TIME, complete_explanations, exact, in_turn, leave_out_missing
 from xconsensus.store import check_settings, read_settings, write_csv, write_long_csv
 from xconsensus.tensors import Shards
 
@@ -131,7 +131,7 @@ def _compare(
     agreed = [consensus.values(image_id) for image_id in ids]
     ends = list(accumulate(map(len, agreed), initial=0))
     flat = torch.cat(agreed)
-    for column, shards in enumerate([*explanations, consensus]):
+    for column, shards in enumerate(in_turn([*explanations, consensus], ids)):
         if shards is not consensus:
             for place, values in exact(shards, ids):
                 same = flat[ends[place.start] : ends[place.stop]].view(values.shape)
@@ -141,7 +141,6 @@ def _compare(
                 fields[:, row, column] = [shards.number(record.image_id, name) for name in ("reliability", "samples")]
             if pixels is not None:
                 precisions[row, column] = average_precision(shards.stored(record.image_id).numpy(), *pixels[row])
-        shards.release()
 
 
 def areas(context: Context, record: Record) -> tuple[NDArray[Any], NDArray[Any] | None]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from xconsensus import tables
 from xconsensus.datasets import Record
 from xconsensus.stages.context import Context
-from xconsensus.stages.vote import IMAGES_AT_A_TIME, complete_explanations, exact, leave_out_missing
+from xconsensus.stages.vote import IMAGES_AT_A_TIME, complete_explanations, exact, in_turn, leave_out_missing
 from xconsensus.store import read_csv, read_settings
 
 
@@ -35,12 +35,12 @@ class Scored:
         shards = complete_explanations(self.context, [record.image_id for record in records])
         for start in range(0, len(records), IMAGES_AT_A_TIME):
             some = records[start : start + IMAGES_AT_A_TIME]
+            ids = [record.image_id for record in some]
             rows: list[list[Tensor]] = [[] for _ in some]
-            for member in shards:
-                for place, values in exact(member, [record.image_id for record in some]):
+            for member in in_turn(shards, ids):
+                for place, values in exact(member, ids):
                     for row, each in zip(rows[place], values, strict=True):
                         row.append(each)
-                member.release()
             for row, record in zip(rows, some, strict=True):
                 yield record, torch.stack(row)
 

@@ -33,17 +33,25 @@ def run(config: DictConfig) -> None:
         return
     with counter(f"vote {name}", len(missing), "images", context.progress) as count:
         for some in context.chunks(result, ids, IMAGES_AT_A_TIME):
-            agreed = consensus(_ballots(explanations, some, ballot) for explanations in members)
+            agreed = consensus(_ballots(explanations, some, ballot) for explanations in in_turn(members, some))
             result.write(some, [each.float() for each in agreed])
             count.add(len(some))
     log.info(f"{name}: {len(members)} members voted on {len(ids)} images")
 
 
-def _ballots(explanations: Shards, ids: list[str], ballot: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
-    """One member's ballots of some images; its shard is forgotten then, so that memory holds one member's."""
+def in_turn(members: Sequence[Shards], ids: Sequence[str]) -> Iterator[Shards]:
+    """Each member's explanations, the next one's fetched meanwhile, forgotten before the next: memory holds one's."""
+    for shards, following in zip(members, [*members[1:], None], strict=True):
+        if following:
+            following.fetch(ids)
+        yield shards
+        shards.release()
+
+
+def _ballots(explanations: Shards, ids: Sequence[str], ballot: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
+    """One member's ballots of some images."""
     for _, values in exact(explanations, ids):
         yield from ballot(values)
-    explanations.release()
 
 
 def exact(explanations: Shards, ids: Sequence[str]) -> Iterator[tuple[slice, Tensor]]:
