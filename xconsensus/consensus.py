@@ -74,7 +74,9 @@ VOTES: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 
 def ballot_of(vote: str) -> Callable[[Tensor], Tensor]:
-    """The ballot of a vote's name, or of own code: explanations (..., K), float64, to ballots of the same shape.
+    """The ballot of a vote's name, or of own code: explanations (..., K) to ballots of the same shape.
+
+    Explanations are float64, or float32 where they are stored in float16.
 
     Raises InputError for an unknown name.
     """

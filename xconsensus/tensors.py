@@ -84,12 +84,17 @@ def _are_ids(header: Mapping[str, Any]) -> bool:
 
 def read_tensors(path: Path, *needed: str) -> dict[str, Tensor]:
     """All tensors of a file; DamagedError naming one that is not as it was written or lacks one of those ``needed``."""
-    verify(path)
+    return read_whole(path, *needed)[0]
+
+
+def read_whole(path: Path, *needed: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """All tensors of a file and its header, as `read_tensors`."""
+    header = verify(path)
     with _opening(path), safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no iterator)
     if absent := [name for name in needed if name not in tensors]:
         raise damaged(path, f"it has no {absent[0]}")
-    return tensors
+    return tensors, header
 
 
 @contextmanager
@@ -268,9 +273,8 @@ class Shards:
 
     def _read(self, name: str) -> dict[str, Tensor]:
         path = self.folder / name
-        if name not in self._checked:
-            self._check(name, read_header(path))
-        shard = read_tensors(path, "offsets", "values", *(["scale"] if self.packed else []))
+        shard, header = read_whole(path, "offsets", "values", *(["scale"] if self.packed else []))
+        self._check(name, header)
         if not _is_shard(shard):
             raise damaged(path, "its tensors do not belong together")
         return shard

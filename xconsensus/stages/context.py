@@ -25,7 +25,7 @@ from xconsensus.progress import log
 from xconsensus.records import Work
 from xconsensus.stages.values import batch_size_of, device_of, plain, shard_of
 from xconsensus.store import Store, check_settings, read_csv, read_settings, remove, remove_leftovers
-from xconsensus.tensors import Shards, read_header, read_tensors, verify
+from xconsensus.tensors import Shards, read_whole, verify
 
 # keys of the dataset group that do not change an image's pixels
 _NOT_OF_AN_IMAGE = (
@@ -257,7 +257,7 @@ class Context:
         path = self.store.predictions(split, member.name)
         if not path.is_file():
             raise self.needs("finetune", f"{path} does not exist")
-        tensors, header = read_tensors(path, "probabilities", "labels"), read_header(path)
+        tensors, header = read_whole(path, "probabilities", "labels")
         check_settings(path, header["settings"].get("member", {}), member.settings())
         check_settings(path, header["settings"].get("dataset", {}), self.image_settings)
         return header.get("ids", []), tensors["probabilities"], tensors["labels"]

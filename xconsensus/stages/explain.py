@@ -198,8 +198,7 @@ def _set_speed(context: Context, explainer: Explainer, network: Network, shards:
 
 def _common_precision(context: Context, network: Network, shards: Shards) -> str:
     """The fastest precision as the first run found it: jobs on several machines are to make the same explanations."""
-    folder, member = f"explain/{context.config['explainer']['name']}", network.member.name
-    path = context.store.record(folder, f"{member}.precision")
+    path = context.store.record(f"precision/{context.config['explainer']['name']}", network.member.name)
     for _ in claimed(context.store.root, [(path, None)]):
         found = shards.note("precision") or (read_json(path).get("precision") if path.exists() else None)
         if str(found) not in PRECISIONS:

@@ -24,7 +24,7 @@ from xconsensus.stages.failures import Failures
 from xconsensus.stages.planning import seconds_a_pass
 from xconsensus.stages.sharding import own_members
 from xconsensus.store import check_settings, remove, write_json
-from xconsensus.tensors import read_header, read_tensors, verify, write_tensors
+from xconsensus.tensors import read_header, read_whole, verify, write_tensors
 from xconsensus.training import Images, Recipe, State, train
 
 
@@ -129,9 +129,9 @@ def _save(path: Path, state: State, settings: dict[str, Any]) -> None:
 
 
 def _restore(path: Path) -> State:
-    header = read_header(path)
+    tensors, header = read_whole(path)
     state = State(epoch=header["epoch"], history=header["history"])
-    for key, tensor in read_tensors(path).items():
+    for key, tensor in tensors.items():
         part, name = key.split("/", 1)
         getattr(state, part)[name] = tensor
     return state

@@ -118,7 +118,7 @@ def _explained(context: Context, ids: Sequence[str], found: Found) -> dict[str, 
 def _count(context: Context, shards: Shards, ids: Sequence[str], found: Found) -> int:
     errors = shards.inspect(values=context.config["verify"])
     others = [error for error in errors if isinstance(error, SettingsError)]
-    for error in [*(error for error in errors if error not in others), *others[:1]]:
+    for error in [*(error for error in errors if isinstance(error, DamagedError)), *others[:1]]:
         found.wrong(str(error))
     return len(ids) - len(shards.missing(ids))
 
