@@ -1,8 +1,10 @@
-"""Work ahead in a thread."""
+"""Work in threads: ahead of its use, or of several items at once."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+import torch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -19,3 +21,14 @@ def ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator
             waiting = following
         if waiting is not None:
             yield waiting.result()
+
+
+def at_once(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """``function`` of each item, in order, by as many threads as torch computes with, each computing by itself."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(function, items))
+    finally:
+        torch.set_num_threads(threads)

@@ -1,14 +1,13 @@
 """explain: choose the images, cut them into superpixels, and explain every member on them."""
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
 import pandas as pd
 import torch
 from omegaconf import DictConfig
+from torch import Tensor
 
 from xconsensus import explainers
 from xconsensus.committee import Member
@@ -31,7 +30,7 @@ from xconsensus.stages.sharding import own_images
 from xconsensus.store import check_settings, read_json, read_settings, write_csv, write_json
 from xconsensus.superpixels import segment
 from xconsensus.tensors import Shards
-from xconsensus.threads import ahead
+from xconsensus.threads import ahead, at_once
 
 
 def run(config: DictConfig) -> None:
@@ -130,14 +129,13 @@ def _cut_superpixels(context: Context, records: Sequence[Record]) -> Shards:
     labels = context.labels(name)
     by_id = {record.image_id: record for record in records}
     missing = context.missing(labels, by_id)
-    with (
-        counter(f"superpixels ({name})", len(missing), "images", context.progress) as count,
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-    ):
+
+    def cut(image_id: str) -> Tensor:
+        return torch.from_numpy(segment(context.image(by_id[image_id]), name, segmenter))
+
+    with counter(f"superpixels ({name})", len(missing), "images", context.progress) as count:
         for ids in context.chunks(labels, [*by_id], context.config["explain"]["shard_images"]):
-            images = [context.image(by_id[image_id]) for image_id in ids]
-            maps = list(pool.map(partial(segment, algorithm=name, settings=segmenter), images))
-            labels.write(ids, [torch.from_numpy(each) for each in maps])
+            labels.write(ids, at_once(cut, ids))
             count.add(len(ids))
     return labels
 
