@@ -124,7 +124,7 @@ def measure(config: DictConfig, folder: Path) -> dict[str, object]:
     row: dict[str, object] = {
         "network": member.name,
         "explainer": f"{config.explainer.method}, {samples} samples",
-        "precision": precision + (", compiled" if network.compiled else ""),
+        "precision": precision + (", compiled" if network.faster and precision != "int8" else ""),
         "images": len(records),
         "stage, s/image": whole / len(records),
         "bare passes, s/image": passes / len(records),

@@ -61,6 +61,7 @@ def test_auto_takes_16_bits_where_the_device_has_them_and_they_are_faster(
     network: Network, monkeypatch: pytest.MonkeyPatch, native: str | None, speed: float, chosen: str
 ) -> None:
     monkeypatch.setattr(precision, "_native", lambda _: native)
+    monkeypatch.setattr(precision, "multiplies_bytes", lambda _: False)
     rate = lambda network, *_: 1.0 if network.dtype == torch.float32 else speed  # noqa: E731
     monkeypatch.setattr(precision, "images_per_second", rate)
     assert fastest(network, SIZE) == chosen
@@ -70,7 +71,7 @@ def test_auto_takes_16_bits_where_the_device_has_them_and_they_are_faster(
 def test_labels_are_those_of_float32_whatever_the_precision(network: Network, images: Tensor) -> None:
     exact = network(images)
     set_precision(network, "bfloat16", 5)
-    network.compiled = lambda inputs: torch.zeros(len(inputs), 5)
+    network.faster = lambda inputs: torch.zeros(len(inputs), 5)
     assert torch.equal(network.exactly(images), exact)
     assert network.dtype == torch.bfloat16
     assert not network(images).any()
@@ -118,7 +119,7 @@ def test_a_compiled_network_sees_batches_of_one_size_only() -> None:
 def test_few_passes_are_not_worth_compiling(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda *_, **__: pytest.fail("compiled"))
     assert not compile_if_worth(network, SIZE, 4, passes=100)
-    assert network.compiled is None
+    assert network.faster is None
 
 
 def test_a_compiler_that_fails_leaves_the_network_as_it_was(

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from xconsensus.committee import Member
 from xconsensus.fusing import fold_batch_norms
+from xconsensus.int8 import Int8
 
 
 class Network(nn.Module):
@@ -16,11 +17,11 @@ class Network(nn.Module):
     ``normalise`` maps RGB uint8 or float in 0..255 (N, 3, H, W) to the member's normalised input of the same size;
     ``forward`` takes that, resizes it on the device when (H, W) is not the member's input size, and gives float32
     logits (N, classes). Resizing after normalising equals resizing before: both are affine. ``dtype`` is what
-    convolutions and matrix products compute in (`precision.set_precision`); ``compiled`` stands in
-    for the model where it is set.
+    convolutions and matrix products compute in (`precision.set_precision`); ``faster`` stands in for the model where
+    it is set: the model compiled, or in 8 bits.
     """
 
-    compiled: Callable[[Tensor], Tensor] | None
+    faster: Callable[[Tensor], Tensor] | None
 
     def __init__(self, member: Member, model: nn.Module) -> None:
         super().__init__()
@@ -28,7 +29,7 @@ class Network(nn.Module):
         # channels last: up to twice as fast in convolutions, on CPU and GPU alike
         self.model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.dtype = torch.float32
-        self.compiled = None
+        self.faster = None
         self.register_buffer("mean", torch.tensor(member.mean).view(3, 1, 1) * 255)
         self.register_buffer("std", torch.tensor(member.std).view(3, 1, 1) * 255)
 
@@ -49,20 +50,33 @@ class Network(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits (N, classes), float32, of normalised inputs (N, 3, H, W), float32 or ``dtype``."""
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return (self.faster or self.model)(self._resized(inputs)).float()
+
+    def _resized(self, inputs: Tensor) -> Tensor:
         size = self.member.input_size
         if inputs.shape[-2:] != (size, size):
             mode = self.member.interpolation
             inputs = F.interpolate(inputs.float(), (size, size), mode=mode, antialias=True, align_corners=False)
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            return (self.compiled or self.model)(inputs).float()
+        return inputs.contiguous(memory_format=torch.channels_last)
+
+    def calibrate(self, inputs: Tensor) -> None:
+        """Prepare for inputs like these, (n, 3, H, W), normalised: of use to a network in 8 bits alone."""
+        if isinstance(self.faster, Int8):
+            with torch.inference_mode():
+                self.faster.calibrate(self._resized(inputs))
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it computes in float32."""
+        return self.dtype == torch.float32 and not isinstance(self.faster, Int8)
 
     def exactly(self, inputs: Tensor) -> Tensor:
         """Logits of float32 inputs in float32 and not compiled: a label is not to depend on speed."""
-        faster = self.dtype, self.compiled
-        self.dtype, self.compiled = torch.float32, None
+        before = self.dtype, self.faster
+        self.dtype, self.faster = torch.float32, None
         try:
             logits: Tensor = self(inputs)
         finally:
-            self.dtype, self.compiled = faster
+            self.dtype, self.faster = before
         return logits

@@ -18,6 +18,7 @@ from xconsensus.network import Network
 
 REGRESSIONS = ("linear", "gaussian_process")
 POPULATION = 4096  # masks on which the process is read: many times as many as samples, and no pass of a network
+CALIBRATION = 2  # perturbed images that 8-bit arithmetic is fitted to; more of them gain nothing
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,10 @@ class Lime:
         first, *more = steps(self.samples, self.tolerance)
         masks = draw_masks(first, superpixels, self.sampling, self.keep_probability, generator)
         masks[0] = True  # the unperturbed image
+        network.calibrate(perturb(original, hidden, segments, masks[:CALIBRATION].to(network.device)))
         outputs = probabilities(masks)
         with torch.inference_mode():
-            exact = outputs[0] if network.dtype == torch.float32 else network.exactly(whole[None]).softmax(1)[0].cpu()
+            exact = outputs[0] if network.is_exact else network.exactly(whole[None]).softmax(1)[0].cpu()
         predicted, probability = int(exact.argmax()), float(exact.max())
         target = predicted if self.target == "predicted" else image.label
         outputs = outputs[:, target]

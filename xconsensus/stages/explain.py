@@ -18,7 +18,7 @@ from xconsensus.explainers.explanation import Image
 from xconsensus.locks import claimed
 from xconsensus.memory import within_memory
 from xconsensus.network import Network
-from xconsensus.precision import PRECISIONS, compile_if_worth, fastest, set_precision
+from xconsensus.precision import PRECISIONS, check_precision, compile_if_worth, fastest, set_precision
 from xconsensus.progress import counter, log
 from xconsensus.records import Work
 from xconsensus.seeding import generator
@@ -39,6 +39,7 @@ def run(config: DictConfig) -> None:
     settings = context.explainer_settings()
     del settings["method"]
     explainer = explainers.make(context.config["explainer"]["method"], settings)
+    check_precision(context.config["explain"]["precision"], context.device, explainer.passes()[1] > 0)
     records = _choose_images(context)
     own = own_images(context, records)
     if context.dry_run:

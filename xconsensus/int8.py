@@ -1,0 +1,280 @@
+"""Forward passes in 8-bit integers, on processors that multiply bytes: several times as fast as in float32.
+
+Convolutions take bytes and weights of 8 bits (Jacob et al. 2018, doi:10.1109/CVPR.2018.00286); the stem, additions,
+pooling and the head stay in float32. What a byte stands for is set anew for each image, by a few of its perturbed
+copies, and the mean error that rounding makes in each channel of each layer is taken out of its bias (bias correction,
+Nagel et al. 2019, doi:10.1109/ICCV.2019.00141): of an image's own network little is lost.
+"""
+
+import copy
+import operator
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrize import is_parametrized
+
+# activations that a convolution of bytes computes itself, as oneDNN names them
+_MODULES = {nn.ReLU: "relu", nn.ReLU6: "hardtanh", nn.SiLU: "swish", nn.Hardswish: "hardswish"}
+_CALLS: dict[Callable[..., Any] | str, str] = {
+    **dict.fromkeys((F.relu, torch.relu, "relu", "relu_"), "relu"),
+    F.relu6: "hardtanh",
+    F.silu: "swish",
+    F.hardswish: "hardswish",
+}
+_LEVELS = 255  # the largest byte
+_ALIKE = 0.5  # the logits' relative error that no network rounded right comes near
+
+
+def multiplies_bytes(device: torch.device) -> bool:
+    """Whether the device has instructions for it (VNNI); oneDNN's results overflow without."""
+    return device.type == "cpu" and torch.cpu._is_vnni_supported()
+
+
+@dataclass
+class Scale:
+    """What a tensor's bytes stand for: (byte - zero) * step."""
+
+    step: float = 1.0
+    zero: int = 0
+
+    def cover(self, low: float, high: float) -> None:
+        """Let bytes reach from ``low`` to ``high``, and have 0 among their values, which padding needs."""
+        low, high = min(low, 0.0), max(high, 0.0)
+        self.step = max((high - low) / _LEVELS, 1e-30)
+        self.zero = round(-low / self.step)
+
+
+def in_one_pass(values: Tensor, scale: Scale) -> Tensor:
+    """The nearest bytes (uint8) of float32 values, of the same shape, by a type of torch's that is to be removed."""
+    packed = torch.quantize_per_tensor(values, scale.step, scale.zero, torch.quint8)
+    return torch.empty(0, dtype=torch.uint8).set_(packed.untyped_storage(), 0, packed.shape, packed.stride())
+
+
+def in_three_passes(values: Tensor, scale: Scale) -> Tensor:
+    """The same in four times as long, for when it is."""
+    half_up = torch.tensor(scale.zero + 0.5)  # conversion to bytes rounds down
+    return torch.add(half_up, values, alpha=1 / scale.step).clamp_(0, _LEVELS).to(torch.uint8)
+
+
+to_bytes = in_one_pass if hasattr(torch, "quantize_per_tensor") else in_three_passes
+warnings.filterwarnings("ignore", "torch.quantize_per_tensor", UserWarning)
+
+
+class ToBytes(nn.Module):
+    """`to_bytes` as a step of a graph."""
+
+    def __init__(self, scale: Scale) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, values: Tensor) -> Tensor:
+        """uint8 of the same shape."""
+        return to_bytes(values, self.scale)
+
+
+class ByteConv2d(nn.Module):
+    """A convolution of bytes (N, C, H, W) with its activation, to bytes of the scale ``result``, or to float32."""
+
+    def __init__(self, convolution: nn.Conv2d, activation: str, source: Scale, result: Scale | None) -> None:
+        super().__init__()
+        self.activation, self.source, self.result = activation, source, result
+        weight = convolution.weight.detach().float()
+        steps = weight.abs().amax((1, 2, 3)).clamp_min(1e-30) / 127  # one a channel of the result
+        self.geometry = [list(convolution.stride), list(convolution.padding), list(convolution.dilation)]
+        self.groups = convolution.groups
+        rounded = (weight / steps.view(-1, 1, 1, 1)).round().to(torch.int8)
+        # the step and zero given here decide nothing: they are given anew with each call
+        self.weight = torch.ops.onednn.qconv_prepack(rounded, steps, 1.0, 1, *self.geometry, self.groups, None)
+        self.steps, self.zeros = steps, torch.zeros(len(weight), dtype=torch.int64)
+        self.exact_bias = torch.zeros(len(weight)) if convolution.bias is None else convolution.bias.detach().float()
+        self.bias = self.exact_bias
+        self.means: Tensor | None = None
+
+    def expect(self, means: Tensor) -> None:
+        """Choose the bias at the next call so that the result before the activation has these ``means`` (C,)."""
+        self.means, self.bias = means, self.exact_bias
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """uint8 or float32 (N, C', H', W')."""
+        if self.means is not None:
+            self.bias = self.exact_bias + self.means - _means(self._convolve(inputs, None, "none"))
+            self.means = None
+        return self._convolve(inputs, self.result, self.activation)
+
+    def _convolve(self, inputs: Tensor, result: Scale | None, activation: str) -> Tensor:
+        kind, to = (torch.float32, Scale()) if result is None else (torch.uint8, result)
+        found: Tensor = torch.ops.onednn.qconv2d_pointwise(
+            *(inputs, self.source.step, self.source.zero, self.weight, self.steps, self.zeros, self.bias),
+            *(*self.geometry, self.groups, to.step, to.zero, kind),
+            *(activation, [0.0, 6.0] if activation == "hardtanh" else [], ""),
+        )
+        return found
+
+
+class Int8:
+    """A model with convolutions of bytes in place of its own, which it leaves as they are.
+
+    Called with normalised inputs (N, 3, H, W), float32, it gives logits (N, classes), float32, after `calibrate`.
+    Raises whatever `torch.fx` raises for a model whose code it cannot follow, and ValueError for one without a
+    convolution to replace, or whose logits of ``inputs`` do not come near those in float32.
+    """
+
+    def __init__(self, model: nn.Module, inputs: Tensor) -> None:
+        self.exact = _graph(model)
+        self.rounded, self.scales = _with_bytes(self.exact)
+        with torch.inference_mode():
+            expected = self.calibrate(inputs)
+            error = (self(inputs) - expected).norm()
+        if not error <= _ALIKE * expected.norm():  # also of NaN
+            raise ValueError("8 bits are too few for it")
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.rounded(inputs)
+        return logits
+
+    def calibrate(self, inputs: Tensor) -> Tensor:
+        """Fit what bytes stand for, and biases, to inputs like these (n, 3, H, W); their logits in float32."""
+        seen = _Seen(self.exact, self.scales)
+        logits: Tensor = seen.run(inputs)
+        for name, means in seen.means.items():
+            if isinstance(convolution := self.rounded.get_submodule(name), ByteConv2d):
+                convolution.expect(means)
+        self.rounded(inputs)
+        return logits
+
+
+class _Tracer(fx.Tracer):
+    """Follows a model's code down to modules that have no others in them."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return super().is_leaf_module(m, module_qualified_name) or next(m.children(), None) is None
+
+
+def _graph(model: nn.Module) -> fx.GraphModule:
+    """The model's code as a graph, without the modules that pass on what they get."""
+    traced = fx.GraphModule(model, _Tracer().trace(model))
+    modules = dict(traced.named_modules())
+    for node in traced.graph.nodes:
+        if node.op == "call_module" and isinstance(modules[node.target], nn.Identity | nn.Dropout):
+            node.replace_all_uses_with(node.args[0])
+            traced.graph.erase_node(node)
+    traced.recompile()
+    return traced
+
+
+class _Seen(fx.Interpreter):
+    """Runs a model in float32; sets the scales of its values, by node, and notes its convolutions' channel means."""
+
+    def __init__(self, exact: fx.GraphModule, scales: dict[str, Scale]) -> None:
+        super().__init__(exact)
+        self.scales = scales
+        self.means: dict[str, Tensor] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if n.name in self.scales:
+            low, high = result.movedim(1, -1).aminmax()  # in the order of memory, or it would be copied
+            self.scales[n.name].cover(float(low), float(high))
+        if n.op == "call_module" and isinstance(self.submodules[str(n.target)], nn.Conv2d):
+            self.means[str(n.target)] = _means(result)
+        return result
+
+
+def _means(values: Tensor) -> Tensor:
+    return values.mean((0, 2, 3))
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A convolution in a graph, and the node that holds its result: its activation's, or its own."""
+
+    node: fx.Node
+    last: fx.Node
+    activation: str
+
+    @property
+    def source(self) -> fx.Node:
+        """The node whose value it takes."""
+        source = self.node.args[0]
+        assert isinstance(source, fx.Node)
+        return source
+
+
+def _with_bytes(exact: fx.GraphModule) -> tuple[fx.GraphModule, dict[str, Scale]]:
+    """A copy with convolutions of bytes, and the scale of each value that becomes bytes, by its node in ``exact``."""
+    rounded = fx.GraphModule(exact, copy.deepcopy(exact.graph))
+    if not (steps := _steps(rounded)):
+        raise ValueError("it has no convolution that could")
+    convolutions = {step.node for step in steps}
+    bytes_only = [step.last for step in steps if step.last.users and convolutions.issuperset(step.last.users)]
+    scales = {node: Scale() for node in [*bytes_only, *(step.source for step in steps)]}
+    named = {node.name: scale for node, scale in scales.items()}
+    for step in steps:
+        convolution = rounded.get_submodule(str(step.node.target))
+        result = scales[step.last] if step.last in bytes_only else None
+        assert isinstance(convolution, nn.Conv2d)
+        replaced = ByteConv2d(convolution, step.activation, scales[step.source], result)
+        rounded.set_submodule(str(step.node.target), replaced)
+    for source in {step.source: None for step in steps if step.source not in bytes_only}:
+        _convert(rounded, source, convolutions, scales[source])
+    for step in steps:
+        if step.last is not step.node:
+            step.last.replace_all_uses_with(step.node)
+            rounded.graph.erase_node(step.last)
+        _sum_in_place(step.node)
+    rounded.recompile()
+    return rounded, named
+
+
+def _steps(model: fx.GraphModule) -> list[_Step]:
+    """The convolutions that can take bytes, in the order of the graph; not the first, which sees the image."""
+    modules = dict(model.named_modules())
+    calls = Counter(node.target for node in model.graph.nodes if node.op == "call_module")
+    nodes = [n for n in model.graph.nodes if n.op == "call_module" and isinstance(modules[n.target], nn.Conv2d)]
+    return [_step(node, modules) for node in nodes[1:] if calls[node.target] == 1 and _plain(node, modules)]
+
+
+def _plain(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    """Whether a convolution computes what torch's own does, with zeros around its input."""
+    module = modules[str(node.target)]
+    assert isinstance(module, nn.Conv2d)
+    own = type(module).forward is nn.Conv2d.forward and not is_parametrized(module)
+    return own and module.padding_mode == "zeros" and isinstance(module.padding, tuple) and len(node.args) == 1
+
+
+def _step(node: fx.Node, modules: dict[str, nn.Module]) -> _Step:
+    """The convolution with its activation, if that alone takes its result."""
+    (user, *others) = node.users or [node]
+    by_module = user.op == "call_module"
+    activation = _MODULES.get(type(modules[str(user.target)])) if by_module else _CALLS.get(user.target)
+    return _Step(node, node, "none") if others or activation is None else _Step(node, user, activation)
+
+
+def _convert(rounded: fx.GraphModule, source: fx.Node, convolutions: set[fx.Node], scale: Scale) -> None:
+    """Have the convolutions take the value of ``source``, which is float32, as bytes."""
+    takers = [user for user in source.users if user in convolutions]
+    rounded.add_submodule(name := f"bytes_of_{source.name}", ToBytes(scale))
+    with rounded.graph.inserting_before(takers[0]):
+        converted = rounded.graph.call_module(name, (source,))
+    for taker in takers:
+        taker.args = (converted,)
+
+
+def _sum_in_place(node: fx.Node) -> None:
+    """Let a sum that alone takes a convolution's result be written over it, as models do whose tracing forgets it."""
+    (user, *others) = node.users or [node]
+    if user.target is operator.add and not others and node in user.args:
+        own, other = user.args
+        user.target, user.args = add_to, (node, other if own is node else own)
+
+
+def add_to(own: Tensor, other: Tensor | float) -> Tensor:
+    """The sum, in place of ``own`` if that holds it: a new tensor takes several times as long as the addition."""
+    fits = not isinstance(other, Tensor) or (other.dtype == own.dtype and other.shape == own.shape)
+    return own.add_(other) if fits else own + other
