@@ -1,5 +1,6 @@
 """Passes in 8-bit integers: exact where integers are, near float32 elsewhere, and never where they cannot be."""
 
+import operator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,16 @@ from xconsensus.committee import members_of
 from xconsensus.compat import torchvision
 from xconsensus.errors import InputError
 from xconsensus.fusing import fold_batch_norms
-from xconsensus.int8 import ByteConv2d, Int8, Scale, ToBytes, in_one_pass, in_three_passes, multiplies_bytes
+from xconsensus.int8 import (
+    ByteConv2d,
+    Int8,
+    Scale,
+    ToBytes,
+    add_to,
+    in_one_pass,
+    in_three_passes,
+    multiplies_bytes,
+)
 from xconsensus.network import Network
 from xconsensus.precision import compile_if_worth, fastest, set_precision
 from xconsensus.tensors import read_header, read_tensors
@@ -184,6 +194,27 @@ def test_a_network_in_bytes_is_that_network_with_rounded_numbers(name: str) -> N
     # what differs between images; a number at the middle of two bytes may become either, and all later ones with it
     one, other = ((x - x.mean(0)).flatten() for x in (logits, expected))
     assert float(F.cosine_similarity(one, other, dim=0)) > 0.98
+
+
+@needs_bytes
+def test_a_residual_network_adds_in_place() -> None:
+    torch.manual_seed(0)
+    model = torchvision.models.resnet18(num_classes=5).eval().requires_grad_(False)
+    inputs = torch.randn(2, 3, 32, 32)
+    fold_batch_norms(model, inputs)
+    found = Int8(model, inputs)
+    targets = [node.target for node in found.rounded.graph.nodes]
+    assert (targets.count(add_to), targets.count(operator.add)) == (8, 0)
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 3, 1, 1), (1, 3, 4, 5), ()])
+def test_sums_are_sums_whatever_their_shapes(shape: tuple[int, ...], relu: bool) -> None:
+    torch.manual_seed(0)
+    for own, other in ((torch.randn(2, 3, 4, 5), torch.randn(shape)), (torch.randn(2, 3, 1, 1), torch.randn(shape))):
+        expected = (own + other).clamp_min(0) if relu else own + other
+        assert torch.equal(add_to(own.clone(), other, relu), expected)
+    assert torch.equal(add_to(torch.ones(2), -3.0, relu), torch.full((2,), 0.0 if relu else -2.0))
 
 
 @needs_bytes

@@ -223,11 +223,12 @@ def _with_bytes(exact: fx.GraphModule) -> tuple[fx.GraphModule, dict[str, Scale]
         rounded.set_submodule(str(step.node.target), replaced)
     for source in {step.source: None for step in steps if step.source not in bytes_only}:
         _convert(rounded, source, convolutions, scales[source])
+    modules = dict(rounded.named_modules())
     for step in steps:
         if step.last is not step.node:
             step.last.replace_all_uses_with(step.node)
             rounded.graph.erase_node(step.last)
-        _sum_in_place(step.node)
+        _sum_in_place(step.node, modules)
     rounded.recompile()
     return rounded, named
 
@@ -250,10 +251,16 @@ def _plain(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
 
 def _step(node: fx.Node, modules: dict[str, nn.Module]) -> _Step:
     """The convolution with its activation, if that alone takes its result."""
+    last, activation = _activation(node, modules)
+    return _Step(node, last or node, activation)
+
+
+def _activation(node: fx.Node, modules: dict[str, nn.Module]) -> tuple[fx.Node | None, str]:
+    """The node of the activation that alone takes a value, and its name; None and "none" where there is no such."""
     (user, *others) = node.users or [node]
     by_module = user.op == "call_module"
-    activation = _MODULES.get(type(modules[str(user.target)])) if by_module else _CALLS.get(user.target)
-    return _Step(node, node, "none") if others or activation is None else _Step(node, user, activation)
+    name = _MODULES.get(type(modules[str(user.target)])) if by_module else _CALLS.get(user.target)
+    return (None, "none") if others or name is None else (user, name)
 
 
 def _convert(rounded: fx.GraphModule, source: fx.Node, convolutions: set[fx.Node], scale: Scale) -> None:
@@ -266,15 +273,24 @@ def _convert(rounded: fx.GraphModule, source: fx.Node, convolutions: set[fx.Node
         taker.args = (converted,)
 
 
-def _sum_in_place(node: fx.Node) -> None:
-    """Let a sum that alone takes a convolution's result be written over it, as models do whose tracing forgets it."""
-    (user, *others) = node.users or [node]
-    if user.target is operator.add and not others and node in user.args:
-        own, other = user.args
-        user.target, user.args = add_to, (node, other if own is node else own)
+def _sum_in_place(node: fx.Node, modules: dict[str, nn.Module]) -> None:
+    """Let a sum that alone takes a convolution's result be written over it, and a ReLU with it.
+
+    Models say so themselves, but tracing forgets it.
+    """
+    (total, *others) = node.users or [node]
+    if total.target is not operator.add or others or node not in total.args:
+        return
+    activated, name = _activation(total, modules)
+    own, other = total.args
+    total.target, total.args = add_to, (node, other if own is node else own, name == "relu")
+    if activated and name == "relu":
+        activated.replace_all_uses_with(total)
+        node.graph.erase_node(activated)
 
 
-def add_to(own: Tensor, other: Tensor | float) -> Tensor:
-    """The sum, in place of ``own`` if that holds it: a new tensor takes several times as long as the addition."""
-    fits = not isinstance(other, Tensor) or (other.dtype == own.dtype and other.shape == own.shape)
-    return own.add_(other) if fits else own + other
+def add_to(own: Tensor, other: Tensor | float, relu: bool) -> Tensor:
+    """The sum, or its ReLU, in place of ``own`` if that holds it: a new tensor takes longer than the addition."""
+    if not isinstance(other, Tensor) or other.dtype != own.dtype or other.shape != own.shape:
+        return F.relu(own + other) if relu else own + other
+    return torch.ops.aten._add_relu_(own, other) if relu else own.add_(other)
