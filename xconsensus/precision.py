@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
@@ -78,11 +79,9 @@ def fastest(network: Network, size: int) -> str:
         rates[half] = images_per_second(network, size, _TRIAL // 4)
         network.dtype = torch.float32
     if multiplies_bytes(network.device):
-        try:
+        with suppress(InputError):  # of a network without convolutions, or with code that cannot be followed
             network.faster = _in_8_bits(network)
             rates["int8"] = images_per_second(network, size, _TRIAL // 4)
-        except InputError as error:
-            log.info(f"{error}: another precision is taken")
         network.faster = None
     best = max(rates, key=rates.__getitem__)
     return best if rates[best] > _WORTH * rates["float32"] else "float32"
