@@ -145,6 +145,7 @@ def test_a_chain_hands_on_bytes_and_what_cannot_take_them_stays() -> None:
     assert torch.equal(model(inputs), before)
     with torch.inference_mode():
         error = (found(inputs) - before).norm() / before.norm()
+    assert float(error) == pytest.approx(found.error, rel=1e-3)
     assert 0 < error < 0.02
 
 
@@ -268,8 +269,13 @@ def test_a_network_that_cannot_is_named_and_auto_goes_on_without(
 
 
 @needs_bytes
-@pytest.mark.parametrize(("speed", "chosen"), [(1.0, "float32"), (2.0, "int8")])
-def test_auto_takes_8_bits_where_they_are_faster(monkeypatch: pytest.MonkeyPatch, speed: float, chosen: str) -> None:
+@pytest.mark.parametrize(
+    ("speed", "bound", "chosen"), [(1.0, 0.5, "float32"), (2.0, 0.5, "int8"), (2.0, 1e-9, "float32")]
+)
+def test_auto_takes_8_bits_where_they_are_faster_and_change_little(
+    monkeypatch: pytest.MonkeyPatch, speed: float, bound: float, chosen: str
+) -> None:
+    monkeypatch.setattr(precision, "_FAITHFUL", bound)
     network = network_of(timm.create_model("test_resnet", num_classes=5), 32)
     monkeypatch.setattr(precision, "_native", lambda _: None)
     monkeypatch.setattr(precision, "images_per_second", lambda network, *_: 1.0 if network.is_exact else speed)

@@ -16,6 +16,7 @@ from xconsensus.progress import log
 # what values between layers have; in int8 bytes stand for them
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.float32}
 _WORTH = 1.1  # fewer bits, or a compiled network, must be that much faster to be taken
+_FAITHFUL = 0.05  # the largest error of an 8-bit network's logits on noise; trained ones had half of it at most
 _COMPILE_SECONDS = 60.0  # what compiling takes, on the safe side
 _TRIAL = 16  # images; of the choice of precision, which is between factors of two, a quarter
 
@@ -70,8 +71,9 @@ def _keep_exact(head: nn.Module, device: str) -> None:
 def fastest(network: Network, size: int) -> str:
     """The precision for forward passes: 8 bits or those 16 that the device computes with, if faster than float32.
 
-    Measured on a few images of ``size`` pixels a side. Not for gradients: 8 bits have none, and of real networks,
-    SmoothGrad in bfloat16 correlates with that in float32 between 0.94 and 0.99 only (docs/benchmarks.md).
+    8 bits, if they change the logits of noise by less than a twentieth. Measured on a few images of ``size`` pixels a
+    side. Not for gradients: 8 bits have none, and of real networks, SmoothGrad in bfloat16 correlates with that in
+    float32 between 0.94 and 0.99 only (docs/benchmarks.md).
     """
     rates = {"float32": images_per_second(network, size, _TRIAL // 4)}
     if half := _native(network.device):
@@ -80,8 +82,9 @@ def fastest(network: Network, size: int) -> str:
         network.dtype = torch.float32
     if multiplies_bytes(network.device):
         with suppress(InputError):  # of a network without convolutions, or with code that cannot be followed
-            network.faster = _in_8_bits(network)
-            rates["int8"] = images_per_second(network, size, _TRIAL // 4)
+            network.faster = rounded = _in_8_bits(network)
+            if rounded.error <= _FAITHFUL:
+                rates["int8"] = images_per_second(network, size, _TRIAL // 4)
         network.faster = None
     best = max(rates, key=rates.__getitem__)
     return best if rates[best] > _WORTH * rates["float32"] else "float32"
