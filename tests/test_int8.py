@@ -197,6 +197,27 @@ def test_a_network_in_bytes_is_that_network_with_rounded_numbers(name: str) -> N
     assert float(F.cosine_similarity(one, other, dim=0)) > 0.98
 
 
+class Forked(nn.Module):
+    """One value that two convolutions take, the first by way of a module that does nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.one, self.two = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1), nn.Conv2d(8, 4, 3, padding=1)
+        self.nothing = nn.Identity()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        x = self.stem(inputs)
+        return torch.cat([self.one(self.nothing(x)), self.two(x)], 1).mean((2, 3))
+
+
+@needs_bytes
+def test_two_convolutions_of_one_value_share_its_bytes() -> None:
+    torch.manual_seed(0)
+    found = Int8(Forked().eval(), torch.randn(2, 3, 16, 16))
+    assert (convolutions(found), conversions(found)) == (2, 1)
+    assert found.error < 0.02
+
+
 @needs_bytes
 def test_a_residual_network_adds_in_place() -> None:
     torch.manual_seed(0)

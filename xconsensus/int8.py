@@ -223,7 +223,7 @@ def _with_bytes(exact: fx.GraphModule) -> tuple[fx.GraphModule, dict[str, Scale]
         replaced = ByteConv2d(convolution, step.activation, scales[step.source], result)
         rounded.set_submodule(str(step.node.target), replaced)
     for source in {step.source: None for step in steps if step.source not in bytes_only}:
-        _convert(rounded, source, convolutions, scales[source])
+        _convert(rounded, source, [step.node for step in steps if step.source is source], scales[source])
     modules = dict(rounded.named_modules())
     for step in steps:
         if step.last is not step.node:
@@ -264,9 +264,8 @@ def _activation(node: fx.Node, modules: dict[str, nn.Module]) -> tuple[fx.Node |
     return (None, "none") if others or name is None else (user, name)
 
 
-def _convert(rounded: fx.GraphModule, source: fx.Node, convolutions: set[fx.Node], scale: Scale) -> None:
-    """Have the convolutions take the value of ``source``, which is float32, as bytes."""
-    takers = [user for user in source.users if user in convolutions]
+def _convert(rounded: fx.GraphModule, source: fx.Node, takers: list[fx.Node], scale: Scale) -> None:
+    """Have convolutions, in the order of the graph, take the value of ``source``, which is float32, as bytes."""
     rounded.add_submodule(name := f"bytes_of_{source.name}", ToBytes(scale))
     with rounded.graph.inserting_before(takers[0]):
         converted = rounded.graph.call_module(name, (source,))
