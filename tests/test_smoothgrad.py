@@ -156,6 +156,18 @@ def test_gradients_are_the_finite_differences_of_the_probability() -> None:
         assert float(gradient[place]) == pytest.approx(slope, rel=1e-5, abs=1e-10)
 
 
+@pytest.mark.parametrize("bias", [0.0, -12.0, -24.0])
+def test_gradients_of_any_probability_fit_into_float16(bias: float) -> None:
+    model = small_model()
+    model.get_parameter("5.bias").data[2] += bias
+    network, inputs = network_of(model), inputs_by_hand(image_of(6))[None]
+    exact = gradients(network, inputs, 2)
+    network.dtype = torch.float16
+    rounded = gradients(network, inputs, 2)
+    assert float(exact.abs().max()) < 10.0 ** (bias / 3)  # far below what float16 holds
+    assert torch.linalg.vector_norm(rounded - exact) <= 0.01 * torch.linalg.vector_norm(exact)
+
+
 def test_noise_is_normal_with_the_stated_deviation() -> None:
     image, recorder, samples, noise = image_of(7), Recorder(), 40, 0.15
     network = network_of(recorder)
