@@ -4,6 +4,7 @@ Usage: python scripts/bench_gpu.py [LIME_SAMPLES SMOOTHGRAD_SAMPLES [NETWORK ...
 weights; runs on a CPU too, where fewer samples are advisable. Needs the extra `test`.
 """
 
+import copy
 import subprocess
 import sys
 import threading
@@ -14,9 +15,10 @@ import numpy as np
 import torch
 from bench_explain import bare, captum_lime, captum_smoothgrad
 from benchmark import seconds, show
+from torch import nn
 
 from xconsensus.committee import build, members_of
-from xconsensus.explainers import Explainer, Lime, SmoothGrad
+from xconsensus.explainers import Explainer, Lime, SmoothGrad, fewer_bits
 from xconsensus.explainers.explanation import Image
 from xconsensus.network import Network
 from xconsensus.precision import compile_if_worth, fastest, set_precision
@@ -32,6 +34,15 @@ NETWORKS = {
     "hrnet_w18": {"library": "timm", "model": "hrnet_w18"},
 }
 SIZE, IMAGES = 224, 100  # images: of the run whose length decides on compiling
+
+
+def fit_norms(model: nn.Module) -> None:
+    """Fit batch normalisation to noise: signals through random weights otherwise grow beyond float16 (HRNet)."""
+    for module in model.train().modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # the mean of what was seen
+    with torch.no_grad():
+        model(torch.randn(8, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)))
 
 
 def drawn_image() -> Image:
@@ -65,17 +76,19 @@ def busy(function: Callable[[], object]) -> tuple[float, float]:
 def measure(name: str, explainer: Explainer, samples: int, device: torch.device) -> dict[str, object]:
     """One row: a network and an explainer."""
     (member,) = members_of({name: NETWORKS[name]}, defaults={}, size=SIZE, resize=SIZE)
-    network = Network(member, build(member, 1000)).to(device)
+    model = build(member, 1000)
+    fit_norms(model)
+    network = Network(member, copy.deepcopy(model)).to(device)
     network.fuse()
     backward, batch_size = explainer.passes()[1] > 0, 256 if device.type == "cuda" else 20
-    precision = "float32" if backward else fastest(network, SIZE)
+    precision = fastest(network, SIZE, backward, fewer_bits(explainer))
     set_precision(network, precision, 1000)
     compiled = not backward and compile_if_worth(network, SIZE, min(batch_size, samples), samples * IMAGES)
     image = drawn_image()
     explainer(network, image, batch_size)
     spent, used = busy(lambda: explainer(network, image, batch_size))
     passes = seconds(lambda: bare(network, samples, batch_size, SIZE, backward))
-    plain = Network(member, build(member, 1000)).to(device)
+    plain = Network(member, model).to(device)
     pixels = torch.from_numpy(image.pixels).permute(2, 0, 1).to(device)
     assert image.segments is not None
     other = (

@@ -5,33 +5,14 @@ Members have random weights, so nothing has to be trained first.
 """
 
 import sys
-import time
 from dataclasses import replace
 
-import torch
 from hydra import compose, initialize_config_module
 
 from xconsensus.committee import build
-from xconsensus.explainers.smoothgrad import gradients
 from xconsensus.network import Network
+from xconsensus.precision import images_per_second
 from xconsensus.stages.context import Context
-
-
-def images_per_second(network: Network, size: int, batch_size: int, backward: bool) -> float:
-    """The best of three timings of a batch, after one to warm up."""
-    inputs = torch.zeros(batch_size, 3, size, size, device=network.device)
-    seconds = []
-    for _ in range(4):
-        started = time.perf_counter()
-        if backward:
-            gradients(network, inputs, 0)
-        else:
-            with torch.inference_mode():
-                network(inputs)
-        if network.device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - started)
-    return batch_size / min(seconds[1:])
 
 
 def main() -> None:

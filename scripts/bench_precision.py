@@ -1,4 +1,4 @@
-"""What reduced precision does to explanations and scores: explain.precision=auto against float32.
+"""What reduced precision does to explanations and scores: explain.precision, auto unless given, against float32.
 
 Usage: python scripts/bench_precision.py key=value ..., the keys of `xconsensus run`, such as
 experiment=imagenet_sample root=FOLDER explain.images=20 output_dir=FOLDER. Runs both, vote and score included.
@@ -18,13 +18,14 @@ from xconsensus.store import read_csv
 def table_of(method: str, overrides: list[str]) -> list[dict[str, object]]:
     """One row a member."""
     contexts = {}
-    for precision in ("auto", "float32"):
+    given = dict(each.split("=", 1) for each in overrides).get("explain.precision", "auto")
+    for precision in (given, "float32"):
         fixed = [f"explainer={method}", f"explainer.name={method}_{precision}", f"explain.precision={precision}"]
         config = config_of("run", [*overrides, *fixed])
         for stage in (finetune, explain, vote, score):
             stage.run(config)
         contexts[precision] = Context(config)
-    auto, exact = contexts.values()
+    fewer, exact = contexts.values()
     ids = [record.image_id for record in exact.chosen()]
     scores = {
         precision: read_csv(
@@ -34,23 +35,23 @@ def table_of(method: str, overrides: list[str]) -> list[dict[str, object]]:
     }
     rows: list[dict[str, object]] = []
     for member in exact.initial:
-        one, other = auto.explanations(member), exact.explanations(member)
+        one, other = fewer.explanations(member), exact.explanations(member)
         agreements = [np.corrcoef(one.values(i), other.values(i))[0, 1] for i in ids]
         same = [one.number(i, "predicted") == other.number(i, "predicted") for i in ids]
         rows.append(
             {
                 "member": member.name,
-                "auto took": one.note("precision"),
+                "took": one.note("precision"),
                 "mean correlation": float(np.mean(agreements)),
                 "least": float(np.min(agreements)),
                 "where the label is the same": float(np.mean([a for a, s in zip(agreements, same, strict=True) if s])),
                 "same label": f"{sum(same)}/{len(same)}",
-                "score auto": float(scores["auto"][member.name]),
+                "score": float(scores[given][member.name]),
                 "score float32": float(scores["float32"][member.name]),
             }
         )
     names = [member.name for member in exact.initial]
-    ranks = correlation(scores["auto"][names], scores["float32"][names]).spearman_r
+    ranks = correlation(scores[given][names], scores["float32"][names]).spearman_r
     mean = float(np.mean([row["mean correlation"] for row in rows]))
     print(f"{method}: mean correlation {mean:.4f}, Spearman's r of the scores {ranks:.3f}")
     return rows

@@ -24,7 +24,6 @@ from xconsensus.explainers.lime import POPULATION, REGRESSIONS, changes_by_hidin
 from xconsensus.explainers.regression import Fit, fit
 from xconsensus.explainers.sampling import SAMPLINGS, draw_masks
 from xconsensus.network import Network
-from xconsensus.precision import fastest, set_precision
 from xconsensus.seeding import generator
 from xconsensus.selection import choose
 from xconsensus.stages.context import Context
@@ -179,7 +178,6 @@ def main() -> None:
     for member in context.working():
         network = context.network(context.ready(member))
         network.fuse()
-        set_precision(network, fastest(network, context.size), len(context.dataset.classes))
         missing = [record for record in records if (member.name, record.image_id) not in done]
         for number, record in enumerate(missing, 1):
             rows = study(context, network, record)

@@ -145,7 +145,6 @@ def test_a_chain_hands_on_bytes_and_what_cannot_take_them_stays() -> None:
     assert torch.equal(model(inputs), before)
     with torch.inference_mode():
         error = (found(inputs) - before).norm() / before.norm()
-    assert float(error) == pytest.approx(found.error, rel=1e-3)
     assert 0 < error < 0.02
 
 
@@ -213,9 +212,11 @@ class Forked(nn.Module):
 @needs_bytes
 def test_two_convolutions_of_one_value_share_its_bytes() -> None:
     torch.manual_seed(0)
-    found = Int8(Forked().eval(), torch.randn(2, 3, 16, 16))
+    model, inputs = Forked().eval(), torch.randn(2, 3, 16, 16)
+    found = Int8(model, inputs)
     assert (convolutions(found), conversions(found)) == (2, 1)
-    assert found.error < 0.02
+    with torch.inference_mode():
+        assert (found(inputs) - model(inputs)).norm() < 0.02 * model(inputs).norm()
 
 
 @needs_bytes
@@ -278,14 +279,11 @@ def network_of(model: nn.Module, size: int = 16) -> Network:
         (nn.Sequential(nn.Conv2d(3, 5, 16), nn.Flatten()), "no convolution"),
     ],
 )
-def test_a_network_that_cannot_is_named_and_auto_goes_on_without(
-    model: nn.Module, reason: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_network_that_cannot_is_named_and_auto_goes_on_without(model: nn.Module, reason: str) -> None:
     network = network_of(model)
     with pytest.raises(InputError, match=f"int8: member odd cannot .*{reason}"):
         set_precision(network, "int8", 5)
-    monkeypatch.setattr(precision, "_native", lambda _: None)
-    assert fastest(network, 16) == "float32"
+    assert fastest(network, 16, gradients=False, allowed=["int8"]) == "float32"
     assert network.faster is None
 
 
@@ -298,9 +296,8 @@ def test_auto_takes_8_bits_where_they_are_faster_and_change_little(
 ) -> None:
     monkeypatch.setattr(precision, "_FAITHFUL", bound)
     network = network_of(timm.create_model("test_resnet", num_classes=5), 32)
-    monkeypatch.setattr(precision, "_native", lambda _: None)
     monkeypatch.setattr(precision, "images_per_second", lambda network, *_: 1.0 if network.is_exact else speed)
-    assert fastest(network, 32) == chosen
+    assert fastest(network, 32, gradients=False, allowed=["int8"]) == chosen
     assert network.is_exact
 
 
@@ -352,7 +349,9 @@ def test_explanations_of_real_networks_are_near_those_of_float32(tmp_path: Path)
         assert 0.97 < np.corrcoef(exact, rounded)[0, 1] < 1
 
 
-@pytest.mark.parametrize(("explainer", "able", "reason"), [("smoothgrad", True, "gradients"), ("lime", False, "VNNI")])
+@pytest.mark.parametrize(
+    ("explainer", "able", "reason"), [("smoothgrad", True, "this explainer"), ("lime", False, "VNNI")]
+)
 def test_bytes_that_cannot_be_are_refused_at_once(
     predicted: Project, monkeypatch: pytest.MonkeyPatch, explainer: str, able: bool, reason: str
 ) -> None:

@@ -1,11 +1,13 @@
 """16-bit passes, compilation and batches: what they may change, and what not."""
 
 import shutil
+from collections.abc import Collection
 
 import numpy as np
 import pytest
 import torch
 from conftest import Project
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from xconsensus import precision
@@ -54,18 +56,39 @@ def test_float32_changes_nothing(network: Network, images: Tensor) -> None:
 
 
 @pytest.mark.parametrize(
-    ("native", "speed", "chosen"),
-    [(None, 9, "float32"), ("bfloat16", 1.0, "float32"), ("bfloat16", 2, "bfloat16"), ("float16", 2, "float16")],
+    ("native", "speed", "bound", "chosen"),
+    [
+        ([], 9, 0.5, "float32"),
+        (["bfloat16"], 9, 0.5, "float32"),
+        (["float16"], 1.0, 0.5, "float32"),
+        (["bfloat16", "float16"], 2, 0.5, "float16"),
+        (["float16"], 2, 1e-9, "float32"),
+    ],
 )
-def test_auto_takes_16_bits_where_the_device_has_them_and_they_are_faster(
-    network: Network, monkeypatch: pytest.MonkeyPatch, native: str | None, speed: float, chosen: str
+@pytest.mark.parametrize("gradients", [False, True])
+def test_auto_takes_fewer_bits_where_allowed_and_faster_and_changing_little(
+    network: Network,
+    monkeypatch: pytest.MonkeyPatch,
+    native: list[str],
+    speed: float,
+    bound: float,
+    chosen: str,
+    gradients: bool,
 ) -> None:
     monkeypatch.setattr(precision, "_native", lambda _: native)
-    monkeypatch.setattr(precision, "multiplies_bytes", lambda _: False)
+    monkeypatch.setattr(precision, "_FAITHFUL", bound)
     rate = lambda network, *_: 1.0 if network.dtype == torch.float32 else speed  # noqa: E731
     monkeypatch.setattr(precision, "images_per_second", rate)
-    assert fastest(network, SIZE) == chosen
+    assert fastest(network, SIZE, gradients, ["float16", "int8"]) == chosen
     assert network.dtype == torch.float32
+
+
+def test_auto_leaves_out_what_exceeds_float16(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "_native", lambda _: ["float16"])
+    monkeypatch.setattr(precision, "images_per_second", lambda network, *_: 1.0 + (network.dtype == torch.float16))
+    assert fastest(network, SIZE, True, ["float16"]) == "float16"
+    next(network.model.parameters()).data.mul_(1e6)
+    assert fastest(network, SIZE, True, ["float16"]) == "float32"
 
 
 def test_labels_are_those_of_float32_whatever_the_precision(network: Network, images: Tensor) -> None:
@@ -77,15 +100,49 @@ def test_labels_are_those_of_float32_whatever_the_precision(network: Network, im
     assert not network(images).any()
 
 
-def test_auto_computes_gradients_in_float32(predicted: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xconsensus.stages.explain.fastest", lambda *_: "bfloat16")
-    for explainer, expected in (("lime", "bfloat16"), ("smoothgrad", "float32")):
-        predicted.done(
-            "explain", f"explainer={explainer}", "explain.precision=auto", f"explainer.name={explainer}_auto"
+@pytest.mark.parametrize(
+    ("explainer", "gradients", "allowed"),
+    [("lime", False, {"bfloat16", "float16", "int8"}), ("smoothgrad", True, {"float16"})],
+)
+def test_auto_is_chosen_for_what_the_explainer_computes(
+    predicted: Project, monkeypatch: pytest.MonkeyPatch, explainer: str, gradients: bool, allowed: set[str]
+) -> None:
+    asked = []
+
+    def fastest(_network: Network, _size: int, gradients: bool, allowed: Collection[str]) -> str:
+        asked.append((gradients, {*allowed}))
+        return "float16"
+
+    monkeypatch.setattr("xconsensus.stages.explain.fastest", fastest)
+    predicted.done("explain", f"explainer={explainer}", "explain.precision=auto")
+    found = list(predicted.outputs.rglob(f"explanations/{explainer}/*/*.safetensors"))
+    assert found
+    assert {read_header(path)["precision"] for path in found} == {"float16"}
+    assert all(each == (gradients, allowed) for each in asked)
+
+
+@pytest.mark.parametrize("explainer", ["lime", "smoothgrad"])
+def test_an_image_that_exceeds_float16_is_explained_in_float32(
+    predicted: Project, monkeypatch: pytest.MonkeyPatch, explainer: str
+) -> None:
+    forward = Network.forward
+
+    def exceeding(self: Network, inputs: Tensor) -> Tensor:
+        return forward(self, inputs) * (torch.nan if self.dtype == torch.float16 else 1)
+
+    monkeypatch.setattr(Network, "forward", exceeding)
+    found = {}
+    for kind in ("float32", "float16"):
+        name = f"{explainer}_{kind}"
+        outcome = predicted.done(
+            "explain", f"explainer={explainer}", f"explain.precision={kind}", f"explainer.name={name}"
         )
-        found = list(predicted.outputs.rglob(f"explanations/{explainer}_auto/*/*.safetensors"))
-        assert found
-        assert {read_header(path)["precision"] for path in found} == {expected}
+        assert ("exceeds float16 and is explained in float32" in outcome.err) == (kind == "float16")
+        paths = predicted.outputs.rglob(f"explanations/{name}/*/*.safetensors")
+        found[kind] = {(path.parent.name, path.name): load_file(path)["values"] for path in paths}
+    assert found["float32"]
+    assert found["float32"].keys() == found["float16"].keys()
+    assert all(torch.equal(values, found["float16"][key]) for key, values in found["float32"].items())
 
 
 def test_auto_is_what_the_first_job_found_though_it_has_written_nothing_yet(
@@ -211,8 +268,9 @@ def test_out_of_memory_in_training_says_what_to_lower(untrained: Project, monkey
     assert "member resnet: out of memory in training: lower finetune.batch_size" in line
 
 
-def test_rates_are_positive(network: Network) -> None:
-    assert images_per_second(network, SIZE, 2) > 0
+@pytest.mark.parametrize("gradients", [False, True])
+def test_rates_are_positive(network: Network, gradients: bool) -> None:
+    assert images_per_second(network, SIZE, 2, gradients) > 0
 
 
 @pytest.mark.parametrize(("key", "value"), [("precision", "float64"), ("compile", "always")])

@@ -121,8 +121,7 @@ class Int8:
     """A model with convolutions of bytes in place of its own, which it leaves as they are.
 
     Called with normalised inputs (N, 3, H, W), float32, it gives logits (N, classes), float32, after `calibrate`.
-    ``error`` is that of its logits of ``inputs``, relative to those in float32, by their norms: up to 0.02 on noise for
-    the trained networks that were tried. Raises whatever `torch.fx` raises for a model whose code it cannot follow, and
+    Raises whatever `torch.fx` raises for a model whose code it cannot follow, and
     ValueError for one without a convolution to replace, or with an error that no network rounded right comes near.
     """
 
@@ -131,8 +130,8 @@ class Int8:
         self.rounded, self.scales = _with_bytes(self.exact)
         with torch.inference_mode():
             expected = self.calibrate(inputs)
-            self.error = float((self(inputs) - expected).norm() / expected.norm())
-        if not self.error <= _ALIKE:  # also of NaN
+            error = (self(inputs) - expected).norm() / expected.norm()
+        if not error <= _ALIKE:  # also of NaN
             raise ValueError("8 bits are too few for it")
 
     def __call__(self, inputs: Tensor) -> Tensor:

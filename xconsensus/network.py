@@ -1,6 +1,7 @@
 """A member's network on the device: what explainers and training call."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -71,12 +72,20 @@ class Network(nn.Module):
         """Whether it computes in float32."""
         return self.dtype == torch.float32 and not isinstance(self.faster, Int8)
 
-    def exactly(self, inputs: Tensor) -> Tensor:
-        """Logits of float32 inputs in float32 and not compiled: a label is not to depend on speed."""
+    @contextmanager
+    def computing(
+        self, dtype: torch.dtype = torch.float32, faster: Callable[[Tensor], Tensor] | None = None
+    ) -> Iterator[None]:
+        """Compute so for a while, by itself in float32 and not compiled."""
         before = self.dtype, self.faster
-        self.dtype, self.faster = torch.float32, None
+        self.dtype, self.faster = dtype, faster
         try:
-            logits: Tensor = self(inputs)
+            yield
         finally:
             self.dtype, self.faster = before
-        return logits
+
+    def exactly(self, inputs: Tensor) -> Tensor:
+        """Logits of float32 inputs in float32 and not compiled: a label is not to depend on speed."""
+        with self.computing():
+            logits: Tensor = self(inputs)
+            return logits

@@ -1,7 +1,7 @@
 """The arithmetic of explanations: 8 or 16 bits where faster, float32 for the head and the softmax; compilation."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 
 import torch
@@ -16,7 +16,7 @@ from xconsensus.progress import log
 # what values between layers have; in int8 bytes stand for them
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.float32}
 _WORTH = 1.1  # fewer bits, or a compiled network, must be that much faster to be taken
-_FAITHFUL = 0.05  # the largest error of an 8-bit network's logits on noise; trained ones had half of it at most
+_FAITHFUL = 0.1  # the largest error of logits of noise by fewer bits; trained networks had 0.06 at most, in bfloat16
 _COMPILE_SECONDS = 60.0  # what compiling takes, on the safe side
 _TRIAL = 16  # images; of the choice of precision, which is between factors of two, a quarter
 
@@ -38,23 +38,28 @@ def set_precision(network: Network, precision: str, classes: int) -> None:
             _keep_exact(modules[name], network.device.type)
 
 
-def check_precision(precision: str, device: torch.device, gradients: bool) -> None:
-    """InputError where explanations by ``precision`` cannot be on ``device``, or are of ``gradients``."""
-    if precision == "int8" and gradients:
-        raise InputError("explain.precision=int8: bytes have no gradients, which this explainer is of; set auto")
+def check_precision(precision: str, device: torch.device, allowed: Collection[str]) -> None:
+    """InputError where explanations by ``precision`` cannot be: by 8 bits, unless ``allowed`` by the explainer."""
+    if precision == "int8" and "int8" not in allowed:
+        raise InputError("explain.precision=int8: this explainer cannot take network outputs of 8 bits; set auto")
     if precision == "int8" and not multiplies_bytes(device):
         raise InputError("explain.precision=int8: this device has no instructions for bytes (VNNI); set float32")
 
 
 def _in_8_bits(network: Network) -> Int8:
-    check_precision("int8", network.device, gradients=False)  # another machine may have chosen it
-    size, name = network.member.input_size, network.member.name
-    noise = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0))
+    check_precision("int8", network.device, ["int8"])  # another machine may have chosen it
     try:
-        return Int8(network.model, noise.contiguous(memory_format=torch.channels_last))
+        return Int8(network.model, _noise(network))
     except Exception as error:  # following the code of any model can raise nearly anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason, name = (str(error).splitlines() or [type(error).__name__])[0], network.member.name
         raise InputError(f"explain.precision=int8: member {name} cannot compute in 8 bits ({reason})") from error
+
+
+def _noise(network: Network) -> Tensor:
+    """Inputs (4, 3, H, W), float32, that say nothing, to try a network on."""
+    size = network.member.input_size
+    noise = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0))
+    return noise.to(network.device).contiguous(memory_format=torch.channels_last)
 
 
 def _keep_exact(head: nn.Module, device: str) -> None:
@@ -68,33 +73,45 @@ def _keep_exact(head: nn.Module, device: str) -> None:
     head.forward = exact
 
 
-def fastest(network: Network, size: int) -> str:
-    """The precision for forward passes: 8 bits or those 16 that the device computes with, if faster than float32.
+def fastest(network: Network, size: int, gradients: bool, allowed: Collection[str]) -> str:
+    """The precision for forward passes, or for ``gradients``: one of those ``allowed``, or float32.
 
-    8 bits, if they change the logits of noise by less than a twentieth. Measured on a few images of ``size`` pixels a
-    side. Not for gradients: 8 bits have none, and of real networks, SmoothGrad in bfloat16 correlates with that in
-    float32 between 0.94 and 0.99 only (docs/benchmarks.md).
+    It is one that the device computes with, that is faster, on a few images of ``size`` pixels a side, and that changes
+    the logits of noise by less than a tenth.
     """
-    rates = {"float32": images_per_second(network, size, _TRIAL // 4)}
-    if half := _native(network.device):
-        network.dtype = PRECISIONS[half]
-        rates[half] = images_per_second(network, size, _TRIAL // 4)
-        network.dtype = torch.float32
-    if multiplies_bytes(network.device):
-        with suppress(InputError):  # of a network without convolutions, or with code that cannot be followed
-            network.faster = rounded = _in_8_bits(network)
-            if rounded.error <= _FAITHFUL:
-                rates["int8"] = images_per_second(network, size, _TRIAL // 4)
-        network.faster = None
+    if not (candidates := [each for each in _native(network.device) if each in allowed]):
+        return "float32"
+    rates = {"float32": images_per_second(network, size, _TRIAL // 4, gradients)}
+    for precision in candidates:
+        # suppressed: of a network without convolutions, or with code that cannot be followed
+        with (
+            suppress(InputError),
+            network.computing(PRECISIONS[precision], _in_8_bits(network) if precision == "int8" else None),
+        ):
+            if _error(network) <= _FAITHFUL:
+                rates[precision] = images_per_second(network, size, _TRIAL // 4, gradients)
     best = max(rates, key=rates.__getitem__)
     return best if rates[best] > _WORTH * rates["float32"] else "float32"
 
 
-def _native(device: torch.device) -> str | None:
-    """The 16 bits that the device has instructions for."""
+def _native(device: torch.device) -> list[str]:
+    """The fewer bits that the device has instructions for; of a GPU float16, with steps an eighth of bfloat16's."""
     if device.type == "cuda":
-        return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float16"
-    return "bfloat16" if device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported() else None
+        return ["float16"]
+    has = {
+        "bfloat16": device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+        "float16": device.type == "cpu" and torch.cpu._is_amx_fp16_supported(),
+        "int8": multiplies_bytes(device),
+    }
+    return [precision for precision, native in has.items() if native]
+
+
+def _error(network: Network) -> float:
+    """How far the logits of noise are from those in float32, relative to them, by their norms; NaN beyond range."""
+    noise = _noise(network)
+    with torch.inference_mode():
+        exact = network.exactly(noise)
+        return float((network(noise) - exact).norm() / exact.norm())
 
 
 def compile_if_worth(network: Network, size: int, batch_size: int, passes: int) -> bool:
@@ -136,14 +153,16 @@ class Padded:
         return self.run(inputs)[:count]
 
 
-def images_per_second(network: Network, size: int, batch_size: int) -> float:
-    """Images of ``size`` pixels a side that pass forward through the network a second, the best of two batches."""
-    inputs = torch.zeros(batch_size, 3, size, size, device=network.device)
+def images_per_second(network: Network, size: int, batch_size: int, gradients: bool = False) -> float:
+    """Images of ``size`` pixels a side a second, forward or to ``gradients`` and back, the best of two batches."""
+    inputs = torch.zeros(batch_size, 3, size, size, device=network.device, requires_grad=gradients)
     seconds = []
     for _ in range(3):
         started = time.perf_counter()
-        with torch.inference_mode():
-            network(inputs)
+        with torch.inference_mode(not gradients):
+            logits = network(inputs)
+            if gradients:
+                torch.autograd.grad(logits.sum(), inputs)
         if network.device.type == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - started)

@@ -1,7 +1,7 @@
 """Explainers: a network and an image in, one explanation out. Each module holds one; ``make`` finds it by name."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from xconsensus import own_code
@@ -10,7 +10,7 @@ from xconsensus.explainers.explanation import Explainer, Explanation
 from xconsensus.explainers.lime import Lime
 from xconsensus.explainers.smoothgrad import SmoothGrad
 
-__all__ = ["Explainer", "Explanation", "Lime", "SmoothGrad", "make"]
+__all__ = ["Explainer", "Explanation", "Lime", "SmoothGrad", "fewer_bits", "make"]
 
 METHODS: Mapping[str, type[Lime] | type[SmoothGrad]] = {"lime": Lime, "smoothgrad": SmoothGrad}
 
@@ -37,3 +37,10 @@ def make(method: str, settings: Mapping[str, Any]) -> Explainer:
         check_type(f"explainer.{name}", settings.get(name, default), default)
     explainer: Explainer = made(**settings)  # type: ignore[assignment]
     return explainer
+
+
+def fewer_bits(explainer: Explainer) -> Collection[str]:
+    """The precisions besides float32 that explain.precision=auto may take for an explainer; of own code, which may say
+    them as ``fewer_bits``, else none.
+    """
+    return getattr(explainer, "fewer_bits", ())

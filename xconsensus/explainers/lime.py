@@ -42,6 +42,7 @@ class Lime:
     tolerance: float | None = None
     target: str = "predicted"
     on_superpixels = True
+    fewer_bits = ("bfloat16", "float16", "int8")
 
     def __post_init__(self) -> None:
         if self.samples < 2:

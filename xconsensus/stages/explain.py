@@ -13,7 +13,7 @@ from xconsensus import explainers
 from xconsensus.committee import Member
 from xconsensus.datasets import Record
 from xconsensus.errors import InputError
-from xconsensus.explainers import Explainer, Explanation
+from xconsensus.explainers import Explainer, Explanation, fewer_bits
 from xconsensus.explainers.explanation import Image
 from xconsensus.locks import claimed
 from xconsensus.memory import within_memory
@@ -39,7 +39,7 @@ def run(config: DictConfig) -> None:
     settings = context.explainer_settings()
     del settings["method"]
     explainer = explainers.make(context.config["explainer"]["method"], settings)
-    check_precision(context.config["explain"]["precision"], context.device, explainer.passes()[1] > 0)
+    check_precision(context.config["explain"]["precision"], context.device, fewer_bits(explainer))
     records = _choose_images(context)
     own = own_images(context, records)
     if context.dry_run:
@@ -188,32 +188,36 @@ def _set_speed(context: Context, explainer: Explainer, network: Network, shards:
     options, (forward, backward) = context.config["explain"], explainer.passes()
     precision = options["precision"]
     if precision == "auto":
-        precision = "float32" if backward else _common_precision(context, network, shards)
+        precision = _common_precision(context, explainer, network, shards)
     set_precision(network, precision, len(context.dataset.classes))
     if options["compile"] == "auto" and not backward:
         compile_if_worth(network, context.size, min(context.batch_size, forward), forward * images)
     return str(precision)
 
 
-def _common_precision(context: Context, network: Network, shards: Shards) -> str:
+def _common_precision(context: Context, explainer: Explainer, network: Network, shards: Shards) -> str:
     """The fastest precision as the first run found it: jobs on several machines are to make the same explanations."""
     path = context.store.record(f"precision/{context.config['explainer']['name']}", network.member.name)
     for _ in claimed(context.store.root, [(path, None)]):
         found = shards.note("precision") or (read_json(path).get("precision") if path.exists() else None)
         if str(found) not in PRECISIONS:
-            found = fastest(network, context.size)
+            found = fastest(network, context.size, explainer.passes()[1] > 0, fewer_bits(explainer))
             write_json(path, {"precision": found})
     return str(found)
 
 
 def _explain(context: Context, explainer: Explainer, network: Network, record: Record, image: Image) -> Explanation:
-    """One image and member; InputError when the member's output or the explanation is not finite."""
+    """One image and member, in float32 if it needs a wider range; InputError when that gives no finite numbers."""
     compute, name = partial(explainer, network, image), network.member.name
     explanation, context.batch_size = within_memory(compute, context.batch_size, name, "explain.batch_size")
     context.memory.release_if_grown()
-    if not (np.isfinite(explanation.probability) and explanation.values.isfinite().all()):
-        raise InputError(f"member {network.member.name} returns NaN for image {record.image_id}")
-    return explanation
+    if np.isfinite(explanation.probability) and explanation.values.isfinite().all():
+        return explanation
+    if network.dtype == torch.float16:
+        log.info(f"{name}: image {record.image_id} exceeds float16 and is explained in float32")
+        with network.computing():
+            return _explain(context, explainer, network, record, image)
+    raise InputError(f"member {name} returns NaN for image {record.image_id}")
 
 
 def _plan(context: Context, explainer: Explainer, own: list[tuple[Member, list[Record]]]) -> None:
