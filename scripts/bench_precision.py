@@ -1,6 +1,6 @@
 """What reduced precision does to explanations and scores: explain.precision, auto unless given, against float32.
 
-Usage: python scripts/bench_precision.py key=value ..., the keys of `xconsensus run`, such as
+Usage: python scripts/bench_precision.py [lime] [smoothgrad] key=value ..., the keys of `xconsensus run`, such as
 experiment=imagenet_sample root=FOLDER explain.images=20 output_dir=FOLDER. Runs both, vote and score included.
 """
 
@@ -13,6 +13,8 @@ from xconsensus.metrics import correlation
 from xconsensus.stages import explain, finetune, score, vote
 from xconsensus.stages.context import Context
 from xconsensus.store import read_csv
+
+SAMPLES = {"lime": 350, "smoothgrad": 50}
 
 
 def table_of(method: str, overrides: list[str]) -> list[dict[str, object]]:
@@ -62,9 +64,9 @@ def main() -> None:
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(__doc__)
         return
-    for method in ("lime", "smoothgrad"):
-        samples = {"lime": 350, "smoothgrad": 50}[method]
-        show(method, table_of(method, [*sys.argv[1:], f"explainer.samples={samples}"]))
+    overrides = [argument for argument in sys.argv[1:] if "=" in argument]
+    for method in [argument for argument in sys.argv[1:] if argument in SAMPLES] or SAMPLES:
+        show(method, table_of(method, [*overrides, f"explainer.samples={SAMPLES[method]}"]))
 
 
 if __name__ == "__main__":

@@ -176,6 +176,40 @@ def test_a_network_linear_in_the_superpixels_gives_back_its_own_weights(target: 
     assert explanation.fields["r2"] == pytest.approx(1, abs=1e-5)
 
 
+class Shifted(nn.Module):
+    """Two classes, the first one's probability the mean red of the image, and in 16 bits ``shift`` more."""
+
+    def __init__(self, shift: float) -> None:
+        super().__init__()
+        self.shift = shift
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        red = inputs[:, 0].float().mean((1, 2)) * STD[0] + MEAN[0]
+        p = red + self.shift * torch.is_autocast_enabled("cpu")
+        return torch.stack([p, 1 - p], 1).log()
+
+
+@pytest.mark.parametrize("shift", [0.05, -0.1])
+def test_rounding_is_the_square_of_what_fewer_bits_change_by_the_variance_over_masks(shift: float) -> None:
+    network, image, samples = network_of(Shifted(shift)), image_of(2), 400
+    assert Lime(samples)(network, image, 20).fields["rounding"] == 0
+    network.dtype = torch.bfloat16
+    found = Lime(samples, target="label")(network, image, 20).fields["rounding"]
+    pixels = torch.from_numpy(image.pixels).permute(2, 0, 1)
+    assert image.segments is not None
+    shown = perturb(pixels, mean_colours(pixels, image.segments), image.segments, masks_of(image, samples))
+    variance = (shown[:, 0].double() / 255).mean((1, 2)).var()
+    assert found == pytest.approx(shift**2 / float(variance), rel=0.1)  # inputs are rounded too
+
+
+@pytest.mark.parametrize("samples", [2, 3, 4])
+def test_few_samples_are_checked_as_far_as_they_go(samples: int) -> None:
+    network = network_of(Shifted(0.1))
+    network.dtype = torch.bfloat16
+    found = Lime(samples)(network, image_of(2), 20).fields["rounding"]
+    assert (found > 0) == (samples > 2)
+
+
 def test_perturbed_images_depend_on_the_image_alone() -> None:
     def shown(seed: int, batch_size: int) -> Tensor:
         recorder = Recorder()

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Collection
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from xconsensus import precision
 from xconsensus.committee import build, members_of
 from xconsensus.network import Network
 from xconsensus.precision import Padded, compile_if_worth, fastest, images_per_second, set_precision
+from xconsensus.stages import explain
 from xconsensus.tensors import read_header
 
 SIZE = 32
@@ -121,6 +123,19 @@ def test_auto_is_chosen_for_what_the_explainer_computes(
     assert all(each == (gradients, allowed) for each in asked)
 
 
+def explained(project: Project, explainer: str, kind: str, name: str = "") -> tuple[dict[Path, Tensor], str]:
+    """Explanations in a precision, of two members by file, and what was said."""
+    name = name or f"{explainer}_{kind}"
+    settings = (f"explainer={explainer}", f"explain.precision={kind}", f"explainer.name={name}")
+    outcome = project.done("explain", "committee.only=[first,second]", *settings)
+    folder = project.outputs / f"pets/explanations/{name}"
+    return {path.relative_to(folder): load_file(path)["values"] for path in folder.rglob("*.safetensors")}, outcome.err
+
+
+def equal(one: dict[Path, Tensor], other: dict[Path, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(values, other[path]) for path, values in one.items())
+
+
 @pytest.mark.parametrize("explainer", ["lime", "smoothgrad"])
 def test_an_image_that_exceeds_float16_is_explained_in_float32(
     predicted: Project, monkeypatch: pytest.MonkeyPatch, explainer: str
@@ -131,18 +146,22 @@ def test_an_image_that_exceeds_float16_is_explained_in_float32(
         return forward(self, inputs) * (torch.nan if self.dtype == torch.float16 else 1)
 
     monkeypatch.setattr(Network, "forward", exceeding)
-    found = {}
-    for kind in ("float32", "float16"):
-        name = f"{explainer}_{kind}"
-        outcome = predicted.done(
-            "explain", f"explainer={explainer}", f"explain.precision={kind}", f"explainer.name={name}"
-        )
-        assert ("exceeds float16 and is explained in float32" in outcome.err) == (kind == "float16")
-        paths = predicted.outputs.rglob(f"explanations/{name}/*/*.safetensors")
-        found[kind] = {(path.parent.name, path.name): load_file(path)["values"] for path in paths}
-    assert found["float32"]
-    assert found["float32"].keys() == found["float16"].keys()
-    assert all(torch.equal(values, found["float16"][key]) for key, values in found["float32"].items())
+    exact, quiet = explained(predicted, explainer, "float32")
+    found, said = explained(predicted, explainer, "float16")
+    assert exact
+    assert equal(found, exact)
+    assert "spoilt" not in quiet
+    assert all(f"{name}: 6 of 6 images explained in float32, as float16 spoilt" in said for name in ("first", "second"))
+
+
+def test_an_image_that_fewer_bits_change_too_much_is_explained_in_float32(
+    predicted: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact, _ = explained(predicted, "lime", "float32")
+    for bound, name in ((1e-12, "strict"), (1e12, "lax")):
+        monkeypatch.setattr(explain, "ROUNDING", bound)
+        found, said = explained(predicted, "lime", "bfloat16", name)
+        assert equal(found, exact) == ("as bfloat16 spoilt them" in said) == (name == "strict")
 
 
 def test_auto_is_what_the_first_job_found_though_it_has_written_nothing_yet(

@@ -19,6 +19,7 @@ from xconsensus.network import Network
 REGRESSIONS = ("linear", "gaussian_process")
 POPULATION = 4096  # masks on which the process is read: many times as many as samples, and no pass of a network
 CALIBRATION = 2  # perturbed images that 8-bit arithmetic is fitted to; more of them gain nothing
+CHECKED = 4  # further ones of which fewer bits are compared with float32
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,9 @@ class Lime:
         return self.samples, 0
 
     def __call__(self, network: Network, image: Image, batch_size: int) -> Explanation:
-        """One weight a superpixel; fields: ``r2``, ``intercept``, ``reliability`` of the fit, ``samples`` it took."""
+        """One weight a superpixel; fields: ``r2``, ``intercept``, ``reliability`` of the fit, ``samples`` it took, and
+        ``rounding`` (see `rounding`), 0 in float32.
+        """
         assert image.segments is not None
         pixels = torch.from_numpy(image.pixels).permute(2, 0, 1)
         whole, blank = (
@@ -89,11 +92,16 @@ class Lime:
         masks[0] = True  # the unperturbed image
         network.calibrate(perturb(original, hidden, segments, masks[:CALIBRATION].to(network.device)))
         outputs = probabilities(masks)
-        with torch.inference_mode():
-            exact = outputs[0] if network.is_exact else network.exactly(whole[None]).softmax(1)[0].cpu()
-        predicted, probability = int(exact.argmax()), float(exact.max())
+        checked = [0, *range(CALIBRATION, min(CALIBRATION + CHECKED, first))]
+        exact = outputs[checked]
+        if not network.is_exact:
+            with torch.inference_mode():
+                shown = perturb(whole, blank, segments, masks[checked].to(network.device))
+                exact = network.exactly(shown).softmax(1).cpu()
+        predicted, probability = int(exact[0].argmax()), float(exact[0].max())
         target = predicted if self.target == "predicted" else image.label
         outputs = outputs[:, target]
+        fields = {"rounding": rounding(outputs, (outputs[checked] - exact[:, target])[1:])}
         fitted = self._fit(masks, outputs, image)
         for count in more:
             if self.tolerance is None or fitted.reliability >= self.tolerance:
@@ -101,10 +109,8 @@ class Lime:
             new = draw_masks(count - len(masks), superpixels, self.sampling, self.keep_probability, generator)
             masks, outputs = torch.cat([masks, new]), torch.cat([outputs, probabilities(new)[:, target]])
             fitted = self._fit(masks, outputs, image)
-        fields = {"r2": fitted.r2, "intercept": fitted.intercept, "reliability": fitted.reliability}
-        return Explanation(
-            fitted.coefficients.float(), predicted, probability, {**fields, "samples": float(len(masks))}
-        )
+        fields |= {"r2": fitted.r2, "intercept": fitted.intercept, "reliability": fitted.reliability}
+        return Explanation(fitted.coefficients.float(), predicted, probability, fields | {"samples": float(len(masks))})
 
     def _fit(self, masks: Tensor, outputs: Tensor, image: Image) -> Fit:
         weights, pairs = kernel_weights(masks, self.kernel_width), self.sampling != "iid"
@@ -146,6 +152,14 @@ def perturb(original: Tensor, hidden: Tensor, segments: Tensor, masks: Tensor) -
     shown = masks.gather(1, of_values.expand(len(masks), -1))
     rows = torch.where(shown, original.permute(1, 2, 0).flatten(), hidden.permute(1, 2, 0).flatten())
     return rows.view(len(masks), *segments.shape, len(original)).permute(0, 3, 1, 2)
+
+
+def rounding(outputs: Tensor, errors: Tensor) -> float:
+    """The share of fewer bits in the variance of ``outputs`` (n,) over masks: the mean square of the ``errors`` (m,) of
+    some of them, by that variance; 0 without errors.
+    """
+    square = errors.double().square().mean()
+    return float(square / outputs.double().var()) if square > 0 else 0.0
 
 
 def kernel_weights(masks: Tensor, width: float) -> Tensor:

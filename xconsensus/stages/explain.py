@@ -32,6 +32,8 @@ from xconsensus.superpixels import segment
 from xconsensus.tensors import Shards
 from xconsensus.threads import ahead, at_once
 
+ROUNDING = 0.1  # a larger share of fewer bits in the variance of a network's outputs spoils an explanation
+
 
 def run(config: DictConfig) -> None:
     """The stage; see the module."""
@@ -159,22 +161,28 @@ def _explain_member(
     network = context.network(member)
     network.fuse()
     precision = _set_speed(context, explainer, network, shards, len(missing))
+    spoilt = 0
     with counter(title, len(missing), "images", context.progress) as count:
         for ids in context.chunks(shards, [*by_id], context.config["explain"]["shard_images"]):
             found, chunk = [], [by_id[image_id] for image_id in ids]
             for record, image in zip(chunk, ahead(partial(_image, context, labels), chunk), strict=True):
-                found.append(_explain(context, explainer, network, record, image))
+                explanation, again = _explain(context, explainer, network, record, image)
+                found.append(explanation)
+                spoilt += again
                 count.add()
-            fields = {
-                "predicted": torch.tensor([each.predicted for each in found]),
-                "probability": torch.tensor([each.probability for each in found], dtype=torch.float64),
-                **{
-                    name: torch.tensor([each.fields[name] for each in found], dtype=torch.float64)
-                    for name in found[0].fields
-                },
-            }
-            shards.write(ids, [each.values for each in found], fields, precision=precision)
+            shards.write(ids, [each.values for each in found], _fields(found), precision=precision)
             work.add(len(ids))
+    if spoilt:
+        log.info(f"{member.name}: {spoilt} of {len(missing)} images explained in float32, as {precision} spoilt them")
+
+
+def _fields(found: Sequence[Explanation]) -> dict[str, Tensor]:
+    """What explanations carry beside their values, a tensor (n,) each."""
+    numbers = [{"probability": each.probability, **each.fields} for each in found]
+    return {
+        "predicted": torch.tensor([each.predicted for each in found]),
+        **{name: torch.tensor([each[name] for each in numbers], dtype=torch.float64) for name in numbers[0]},
+    }
 
 
 def _image(context: Context, labels: Shards | None, record: Record) -> Image:
@@ -206,18 +214,32 @@ def _common_precision(context: Context, explainer: Explainer, network: Network, 
     return str(found)
 
 
-def _explain(context: Context, explainer: Explainer, network: Network, record: Record, image: Image) -> Explanation:
-    """One image and member, in float32 if it needs a wider range; InputError when that gives no finite numbers."""
+def _explain(
+    context: Context, explainer: Explainer, network: Network, record: Record, image: Image
+) -> tuple[Explanation, bool]:
+    """One image and member, and whether fewer bits had spoilt it and it was computed again in float32.
+
+    InputError when the member's output or the explanation is not finite in float32 either.
+    """
+    explanation = _attempt(context, explainer, network, image)
+    spoilt = not (_is_finite(explanation) and explanation.fields.get("rounding", 0) <= ROUNDING)
+    if spoilt and not network.is_exact:
+        with network.computing():
+            explanation = _attempt(context, explainer, network, image)
+    if not _is_finite(explanation):
+        raise InputError(f"member {network.member.name} returns NaN for image {record.image_id}")
+    return explanation, spoilt
+
+
+def _attempt(context: Context, explainer: Explainer, network: Network, image: Image) -> Explanation:
     compute, name = partial(explainer, network, image), network.member.name
     explanation, context.batch_size = within_memory(compute, context.batch_size, name, "explain.batch_size")
     context.memory.release_if_grown()
-    if np.isfinite(explanation.probability) and explanation.values.isfinite().all():
-        return explanation
-    if network.dtype == torch.float16:
-        log.info(f"{name}: image {record.image_id} exceeds float16 and is explained in float32")
-        with network.computing():
-            return _explain(context, explainer, network, record, image)
-    raise InputError(f"member {name} returns NaN for image {record.image_id}")
+    return explanation
+
+
+def _is_finite(explanation: Explanation) -> bool:
+    return bool(np.isfinite(explanation.probability) and explanation.values.isfinite().all())
 
 
 def _plan(context: Context, explainer: Explainer, own: list[tuple[Member, list[Record]]]) -> None:
