@@ -3,11 +3,14 @@
 Usage: python scripts/bench_explain.py [NETWORK] key=value ..., the keys of `xconsensus explain` that name photographs,
 such as experiment=imagenet_sample root=FOLDER explain.images=20, and others such as explain.compile=never. Networks
 have random weights. The stage runs as a whole: decoding, superpixels, reading weights, choosing the precision, passes,
-regression, writing. Needs the extra `test`.
+regression, writing. Captum and the lime package get a process of their own, as with their users: in this one they
+would profit from its treatment of memory. Needs the extra `test`.
 """
 
+import multiprocessing
 import sys
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +21,11 @@ from captum.attr import Lime as CaptumLime
 from captum.attr import NoiseTunnel, Saliency
 from lime.lime_image import LimeImageExplainer
 from omegaconf import DictConfig
-from torch import Tensor
+from torch import Tensor, nn
 
+import xconsensus.compat  # noqa: F401  (networks that other processes are sent may need torchvision)
 from xconsensus import explainers
+from xconsensus.committee import build
 from xconsensus.explainers.lime import mean_colours
 from xconsensus.explainers.sampling import even_batches
 from xconsensus.explainers.smoothgrad import gradients
@@ -100,6 +105,19 @@ def captum_smoothgrad(network: Network, image: Tensor, samples: int) -> Callable
     )
 
 
+def of_others(explain: Callable[..., Callable[[], object]], *arguments: object) -> float:
+    """Seconds an image by another package, in a new process."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(timed, explain, *arguments).result()
+
+
+def timed(explain: Callable[..., Callable[[], object]], *arguments: object) -> float:
+    """Seconds an image, after one to warm up."""
+    explain_once = explain(*arguments)
+    explain_once()
+    return seconds(explain_once, OTHERS)
+
+
 def measure(config: DictConfig, folder: Path) -> dict[str, object]:
     """One row: a network and an explainer."""
     context = Context(config)
@@ -119,8 +137,8 @@ def measure(config: DictConfig, folder: Path) -> dict[str, object]:
     bare(network, context.batch_size, context.batch_size, context.size, backward)
     passes = seconds(lambda: bare(network, samples, context.batch_size, context.size, backward), 2) * len(records)
     image = torch.from_numpy(context.image(records[0])).permute(2, 0, 1)
-    plain = context.network(member)
-    plain.model.to(memory_format=torch.contiguous_format)
+    plain = Network(member, nn.Identity())
+    plain.model = build(member, len(context.dataset.classes)).eval()  # as users have it, not as `Network` arranges it
     row: dict[str, object] = {
         "network": member.name,
         "explainer": f"{config.explainer.method}, {samples} samples",
@@ -131,12 +149,12 @@ def measure(config: DictConfig, folder: Path) -> dict[str, object]:
         "stage / bare": whole / passes,
     }
     if backward:
-        captum = seconds(captum_smoothgrad(plain, image, samples), OTHERS)
+        captum = of_others(captum_smoothgrad, plain, image, samples)
         return row | {"captum, s/image": captum, "captum / stage": captum * len(records) / whole}
     segments = context.labels("quickshift").values(records[0].image_id).reshape(context.size, context.size)
     usual = THEIRS / LIME_SAMPLES  # their time grows with the samples
-    captum = seconds(captum_lime(plain, image, segments, LIME_SAMPLES), OTHERS) * usual
-    package = seconds(package_lime(plain, image, segments, LIME_SAMPLES), OTHERS) * usual
+    captum = of_others(captum_lime, plain, image, segments, LIME_SAMPLES) * usual
+    package = of_others(package_lime, plain, image, segments, LIME_SAMPLES) * usual
     return row | {
         "captum, s/image": captum,
         "lime package, s/image": package,

@@ -88,7 +88,8 @@ def measure(name: str, explainer: Explainer, samples: int, device: torch.device)
     explainer(network, image, batch_size)
     spent, used = busy(lambda: explainer(network, image, batch_size))
     passes = seconds(lambda: bare(network, samples, batch_size, SIZE, backward))
-    plain = Network(member, model).to(device)
+    plain = Network(member, nn.Identity()).to(device)
+    plain.model = model.eval().to(device)  # as users have it, not as `Network` arranges it
     pixels = torch.from_numpy(image.pixels).permute(2, 0, 1).to(device)
     assert image.segments is not None
     other = (
