@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from functools import cached_property, lru_cache
 from glob import glob
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import safetensors.torch
 import torch
@@ -44,12 +44,27 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], settings: Settings,
 def verify(path: Path) -> dict[str, Any]:
     """Read a whole file; its header, or DamagedError when any byte is not as ``write_tensors`` wrote it."""
     with _opening(path), path.open("rb") as file:
-        head = file.read(8)
-        head += file.read(min(int.from_bytes(head, "little"), path.stat().st_size))
-        state = xxh3_64(head[:_AT] + _NONE)
-        state.update(head[_AT_END:])
+        head = _head(file)
+        state = _hash_of(head)
         while part := file.read(_PART):
             state.update(part)
+    return _verified(path, head, state)
+
+
+def _head(file: BinaryIO) -> bytes:
+    """A file up to its values: the length of what follows, and JSON."""
+    start = file.read(8)
+    return start + file.read(min(int.from_bytes(start, "little"), os.fstat(file.fileno()).st_size))
+
+
+def _hash_of(head: bytes) -> xxh3_64:
+    state = xxh3_64(head[:_AT] + _NONE)
+    state.update(head[_AT_END:])
+    return state
+
+
+def _verified(path: Path, head: bytes, state: xxh3_64) -> dict[str, Any]:
+    """The header of a file with this hash of the whole; DamagedError when it has another checksum."""
     if head[_AT:_AT_END] != state.hexdigest().encode():
         raise _not_as_written(path, "its checksum differs")
     try:
@@ -89,9 +104,13 @@ def read_tensors(path: Path, *needed: str) -> dict[str, Tensor]:
 
 def read_whole(path: Path, *needed: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """All tensors of a file and its header, as `read_tensors`."""
-    header = verify(path)
-    with _opening(path), safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no iterator)
+    with _opening(path), path.open("rb") as file, safe_open(path, framework="pt") as mapped:
+        head = _head(file)
+        tensors = {name: mapped.get_tensor(name) for name in mapped.offset_keys()}
+    state = _hash_of(head)
+    for tensor in tensors.values():  # in the order of the file; read from it here, as they are mapped into memory
+        state.update(tensor.flatten().view(torch.uint8).numpy())
+    header = _verified(path, head, state)
     if absent := [name for name in needed if name not in tensors]:
         raise damaged(path, f"it has no {absent[0]}")
     return tensors, header
@@ -236,7 +255,7 @@ class Shards:
     def number(self, image_id: str, name: str) -> float:
         """One field of one image, such as the predicted class of an explanation; NaN where the shard has none."""
         shard, position = self._record(image_id)
-        return float(shard[name][position]) if name in shard else float("nan")
+        return float(shard[name].numpy()[position]) if name in shard else float("nan")
 
     def fetch(self, ids: Iterable[str]) -> None:
         """Have the system read the shards of some images while something else is done, where it takes such advice."""
