@@ -258,6 +258,6 @@ def _plan(context: Context, explainer: Explainer, own: list[tuple[Member, list[R
             total, seconds = total + todo, seconds + estimate
     log.info(
         f"explain would make {total} explanations: {total * forward} forward and {total * backward} backward passes,"
-        f" about {seconds / 3600:.2f} h on {context.device}, {total * values / 1e6:.1f} MB on disk"
+        f" about {seconds / 3600:.2f} h on {context.device} in float32, {total * values / 1e6:.1f} MB on disk"
     )
     failures.report()
