@@ -29,7 +29,7 @@ with signals.stopping():
 def test_a_signal_ends_explain_soon_and_the_same_command_goes_on(
     predicted: Project, number: signal.Signals, code: int
 ) -> None:
-    arguments = ("explain.shard_images=1", "explainer.samples=300")
+    arguments = ("explain.shard_images=1", "explainer.samples=5000")
     folder = predicted.outputs / "pets/explanations/lime"
     command = [str(script()), "explain", *predicted.arguments, *arguments]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
