@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Project
+from safetensors.torch import load_file
 
 from xconsensus.committee import Member, build
 from xconsensus.stages.planning import operations_a_pass
@@ -92,6 +93,24 @@ def test_shards_of_explain_together_write_the_files_of_one_job(explained: Projec
     }
     assert found == expected
     assert len([name for name in expected if name.startswith("explanations/")]) == 12
+
+
+@pytest.mark.parametrize("explainer", ["lime", "smoothgrad"])
+def test_members_vote_alike_whatever_images_their_files_hold(explained: Project, explainer: str) -> None:
+    found = []
+    for name, of_first, of_others in (("alike", 4, 4), ("apart", 4, 2)):
+        project = Project(explained.folder, (*explained.arguments, "dataset.name=" + name))
+        for size, only in ((of_first, "committee.only=[first]"), (of_others, "committee.only=null")):
+            project.done(
+                "explain", f"explainer={explainer}", "explainer.samples=20", f"explain.shard_images={size}", only
+            )
+        folder = project.outputs / name
+        shards = {each.name: len([*each.iterdir()]) for each in (folder / f"explanations/{explainer}").iterdir()}
+        assert (shards["first"] == shards["second"]) == (name == "alike")
+        project.done("vote", f"explainer={explainer}", "explainer.samples=20")
+        (path,) = folder.glob(f"consensus/*/{explainer}/*.safetensors")
+        found.append(load_file(path)["values"])
+    assert torch.equal(*found)
 
 
 def test_a_shard_cuts_superpixels_of_its_own_images_only(photographs: Project) -> None:

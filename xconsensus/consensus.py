@@ -34,7 +34,7 @@ def squares(explanation: Tensor) -> Tensor:
 
 
 def consensus(members: Iterable[Iterable[Tensor]]) -> list[Tensor]:
-    """The mean of the members' ballots of each of some images, summed in the ballots' dtype.
+    """The mean of the members' ballots of each of some images, or of several at once, summed in the ballots' dtype.
 
     Members come one at a time, each with its ballots in the order of the images: memory does not grow with them.
     """

@@ -120,9 +120,9 @@ class ByteConv2d(nn.Module):
 class Int8:
     """A model with convolutions of bytes in place of its own, which it leaves as they are.
 
-    Called with normalised inputs (N, 3, H, W), float32, it gives logits (N, classes), float32, after `calibrate`. Raises
-    whatever `torch.fx` raises for a model whose code it cannot follow, and ValueError for one without a convolution to
-    replace, or with an error that no network rounded right comes near.
+    Called with normalised inputs (N, 3, H, W), float32, it gives logits (N, classes), float32, after `calibrate`.
+    Raises whatever `torch.fx` raises for a model whose code it cannot follow, and ValueError for one without a
+    convolution to replace, or with an error that no network rounded right comes near.
     """
 
     def __init__(self, model: nn.Module, inputs: Tensor) -> None:

@@ -33,8 +33,9 @@ def run(config: DictConfig) -> None:
         return
     with counter(f"vote {name}", len(missing), "images", context.progress) as count:
         for some in context.chunks(result, ids, IMAGES_AT_A_TIME):
-            agreed = consensus(_ballots(explanations, some, ballot) for explanations in in_turn(members, some))
-            result.write(some, [each.float() for each in agreed])
+            size = _IN_CACHE if _alike(members) else 1
+            agreed = consensus(_ballots(explanations, some, ballot, size) for explanations in in_turn(members, some))
+            result.write(some, [each.float() for block in agreed for each in block])
             count.add(len(some))
     log.info(f"{name}: {len(members)} members voted on {len(ids)} images")
 
@@ -48,18 +49,25 @@ def in_turn(members: Sequence[Shards], ids: Sequence[str]) -> Iterator[Shards]:
         shards.release()
 
 
-def _ballots(explanations: Shards, ids: Sequence[str], ballot: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
-    """One member's ballots of some images."""
-    for _, values in exact(explanations, ids):
-        yield from ballot(values)
+def _alike(members: Sequence[Shards]) -> bool:
+    """Whether all members' files hold the same images, so that the same ones lie together."""
+    return all(shards.index is members[0].index for shards in members)
 
 
-def exact(explanations: Shards, ids: Sequence[str]) -> Iterator[tuple[slice, Tensor]]:
-    """Explanations, some at once (n, K), with their place in ``ids``, as votes and similarities are computed from them.
+def _ballots(
+    explanations: Shards, ids: Sequence[str], ballot: Callable[[Tensor], Tensor], size: int
+) -> Iterator[Tensor]:
+    """One member's ballots of some images, at most ``size`` in one tensor (n, K)."""
+    for _, values in exact(explanations, ids, size):
+        yield ballot(values)
+
+
+def exact(explanations: Shards, ids: Sequence[str], size: int = _IN_CACHE) -> Iterator[tuple[slice, Tensor]]:
+    """Explanations, at most ``size`` at once (n, K), with their place in ``ids``, as votes and similarities take them.
 
     float64; of maps packed as float16, float32: that rounds 2,000 times less than their packing did.
     """
-    for place, values in explanations.blocks(ids, _IN_CACHE):
+    for place, values in explanations.blocks(ids, size):
         yield place, values if explanations.packed else values.double()
 
 
