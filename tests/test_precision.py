@@ -85,6 +85,12 @@ def test_auto_takes_fewer_bits_where_allowed_and_faster_and_changing_little(
     assert network.dtype == torch.float32
 
 
+@pytest.mark.parametrize("factor", [1.0, 1.25, 0.0])
+def test_the_error_of_fewer_bits_is_relative_to_the_logits_in_float32(network: Network, factor: float) -> None:
+    with network.computing(faster=lambda inputs: factor * network.model(inputs)):
+        assert precision._error(network) == pytest.approx(abs(factor - 1), abs=1e-6)
+
+
 def test_auto_leaves_out_what_exceeds_float16(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "_native", lambda _: ["float16"])
     monkeypatch.setattr(precision, "images_per_second", lambda network, *_: 1.0 + (network.dtype == torch.float16))
