@@ -25,11 +25,11 @@ from torch import Tensor, nn
 
 import xconsensus.compat  # noqa: F401  (networks that other processes are sent may need torchvision)
 from xconsensus import explainers
-from xconsensus.committee import build
 from xconsensus.explainers.lime import mean_colours
-from xconsensus.explainers.sampling import even_batches
+from xconsensus.explainers.masks import even_batches
 from xconsensus.explainers.smoothgrad import gradients
-from xconsensus.network import Network
+from xconsensus.members.network import Network
+from xconsensus.members.weights import build
 from xconsensus.stages import explain
 from xconsensus.stages.context import Context
 

@@ -10,10 +10,10 @@ import torch
 from benchmark import config_of, seconds, show
 from torch.nn import functional as F
 
-from xconsensus.committee import build
-from xconsensus.network import Network
+from xconsensus.members.network import Network
+from xconsensus.members.training import Images, Recipe, train
+from xconsensus.members.weights import build
 from xconsensus.stages.context import Context
-from xconsensus.training import Images, Recipe, train
 
 NETWORKS = {
     "resnet18": {"library": "torchvision", "model": "resnet18"},

@@ -17,13 +17,14 @@ from bench_explain import bare, captum_lime, captum_smoothgrad
 from benchmark import seconds, show
 from torch import nn
 
-from xconsensus.committee import build, members_of
+from xconsensus.arithmetic.precision import compile_if_worth, fastest, set_precision
 from xconsensus.explainers import Explainer, Lime, SmoothGrad, fewer_bits
 from xconsensus.explainers.explanation import Image
-from xconsensus.network import Network
-from xconsensus.precision import compile_if_worth, fastest, set_precision
+from xconsensus.explainers.superpixels import segment
+from xconsensus.members.member import members_of
+from xconsensus.members.network import Network
+from xconsensus.members.weights import build
 from xconsensus.seeding import generator
-from xconsensus.superpixels import segment
 
 NETWORKS = {
     "resnet50": {"library": "timm", "model": "resnet50"},

@@ -14,8 +14,8 @@ from benchmark import seconds, show
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
-from xconsensus.experiments import growing_committees
-from xconsensus.metrics import average_precision
+from xconsensus.scores.committees import growing_committees
+from xconsensus.scores.metrics import average_precision
 
 SIDE, SUPERPIXELS = 224, 64
 RNG = np.random.default_rng(0)

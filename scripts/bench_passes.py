@@ -9,9 +9,9 @@ from dataclasses import replace
 
 from hydra import compose, initialize_config_module
 
-from xconsensus.committee import build
-from xconsensus.network import Network
-from xconsensus.precision import images_per_second
+from xconsensus.arithmetic.precision import images_per_second
+from xconsensus.members.network import Network
+from xconsensus.members.weights import build
 from xconsensus.stages.context import Context
 
 

@@ -9,10 +9,10 @@ import sys
 import numpy as np
 from benchmark import config_of, show
 
-from xconsensus.metrics import correlation
+from xconsensus.scores.metrics import correlation
 from xconsensus.stages import explain, finetune, score, vote
 from xconsensus.stages.context import Context
-from xconsensus.store import read_csv
+from xconsensus.store.files import read_csv
 
 SAMPLES = {"lime": 350, "smoothgrad": 50}
 

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from xconsensus.stages import explain, finetune, score, vote
 from xconsensus.stages.context import Context
-from xconsensus.tensors import Shards
+from xconsensus.store.shards import Shards
 
 CODE = """
 import numpy as np

@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 
 from xconsensus.stages import score, vote
 from xconsensus.stages.context import Context
-from xconsensus.store import remove, write_csv
-from xconsensus.tensors import write_tensors
+from xconsensus.store.files import remove, write_csv
+from xconsensus.store.tensors import write_tensors
 
 MODULE = """
 from torch import nn

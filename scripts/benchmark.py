@@ -14,7 +14,8 @@ from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import save_file
 
-from xconsensus.committee import build, members_of
+from xconsensus.members.member import members_of
+from xconsensus.members.weights import build
 from xconsensus.progress import set_up_log
 
 

@@ -12,9 +12,9 @@ import torch
 from benchmark import config_of, show
 from torch import Tensor
 
+from xconsensus.datasets.selection import choose
 from xconsensus.explainers.smoothgrad import gradients, reliability
-from xconsensus.network import Network
-from xconsensus.selection import choose
+from xconsensus.members.network import Network
 from xconsensus.stages.context import Context
 
 REFERENCE, SAMPLES, NOISE = 1000, 50, 0.1

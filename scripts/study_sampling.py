@@ -19,15 +19,15 @@ from benchmark import config_of
 from torch import Tensor
 
 from xconsensus.datasets import Record
+from xconsensus.datasets.selection import choose
 from xconsensus.explainers.gaussian_process import fit_process
 from xconsensus.explainers.lime import POPULATION, REGRESSIONS, changes_by_hiding, kernel_weights, mean_colours, perturb
+from xconsensus.explainers.masks import SAMPLINGS, draw_masks
 from xconsensus.explainers.regression import Fit, fit
-from xconsensus.explainers.sampling import SAMPLINGS, draw_masks
-from xconsensus.network import Network
+from xconsensus.explainers.superpixels import segment
+from xconsensus.members.network import Network
 from xconsensus.seeding import generator
-from xconsensus.selection import choose
 from xconsensus.stages.context import Context
-from xconsensus.superpixels import segment
 
 METHODS = (*SAMPLINGS, "glime")
 REFERENCE = 8192

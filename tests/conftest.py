@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from xconsensus import cli
-from xconsensus.store import read_csv, read_settings, write_csv
+from xconsensus.store.files import read_csv, read_settings, write_csv
 
 QUARTET = """\
 # Four tiny networks on the drawn data set.

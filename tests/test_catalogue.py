@@ -10,11 +10,12 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from xconsensus import published
-from xconsensus.catalogue import COMMITTEES, Entry, entries, names, specifications
-from xconsensus.committee import Member, build, members_of
+from xconsensus.cli.listing import listing
 from xconsensus.compat import torchvision
 from xconsensus.errors import InputError
-from xconsensus.listing import listing
+from xconsensus.members.catalogue import COMMITTEES, Entry, entries, names, specifications
+from xconsensus.members.member import Member, members_of
+from xconsensus.members.weights import build
 from xconsensus.stages.context import Context
 
 CONF = Path(__file__).parents[1] / "conf/committee"

@@ -11,7 +11,8 @@ from conftest import Outcome, Project
 from safetensors.torch import save_file
 
 from xconsensus.errors import DamagedError
-from xconsensus.tensors import Shards, read_header, read_tensors, verify, write_tensors
+from xconsensus.store.shards import Shards
+from xconsensus.store.tensors import read_header, read_tensors, verify, write_tensors
 
 # an artefact, the stage that makes it, a later one that reads it
 ARTEFACTS = [

@@ -11,8 +11,8 @@ from conftest import Project, done, xconsensus
 from omegaconf import OmegaConf
 
 import xconsensus as package
-from xconsensus.catalogue import specifications
 from xconsensus.cli import STAGES
+from xconsensus.members.catalogue import specifications
 
 GROUPS = ("committee", "dataset", "experiment", "explainer")
 

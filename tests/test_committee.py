@@ -9,10 +9,11 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from xconsensus.committee import Member, build, fill, head_tensors, members_of, read_weights
 from xconsensus.compat import torchvision
 from xconsensus.errors import InputError
-from xconsensus.network import Network
+from xconsensus.members.member import Member, members_of
+from xconsensus.members.network import Network
+from xconsensus.members.weights import build, fill, head_tensors, read_weights
 
 CLASSES = 3
 SOURCE = """

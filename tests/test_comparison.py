@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from xconsensus import published
-from xconsensus.comparison import comparison
+from xconsensus.figures.comparison import comparison
 
 
 def test_the_paper_beside_itself_agrees_in_every_claim() -> None:

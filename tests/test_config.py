@@ -9,9 +9,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from xconsensus.catalogue import specifications
 from xconsensus.cli import STAGES
 from xconsensus.explainers import METHODS, make
+from xconsensus.members.catalogue import specifications
 from xconsensus.stages.drawings import FIGURES, TABLES
 
 CONF = Path(__file__).parents[1] / "conf"

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from xconsensus.ensemble import ensemble_accuracy
+from xconsensus.scores.accuracy import ensemble_accuracy
 
 
 def committee_of(seed: int, members: int, images: int = 80, classes: int = 4) -> tuple[list[Tensor], Tensor]:

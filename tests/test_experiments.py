@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from xconsensus.consensus import Similarity, consensus, min_max, normalised_squares
 from xconsensus.errors import InputError
-from xconsensus.experiments import agreement, committee_scores, growing_committees, random_committees
-from xconsensus.metrics import average_precision
+from xconsensus.scores.committees import agreement, committee_scores, growing_committees, random_committees
+from xconsensus.scores.metrics import average_precision
 
 Floats = NDArray[np.floating]
 

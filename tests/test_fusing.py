@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from xconsensus.arithmetic.folding import fold_batch_norms
 from xconsensus.compat import torchvision  # noqa: F401  (timm imports torchvision)
-from xconsensus.fusing import fold_batch_norms
 
 timm = pytest.importorskip("timm")
 

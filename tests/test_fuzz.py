@@ -13,13 +13,14 @@ import torch
 import xxhash
 from PIL import Image
 
-from xconsensus.committee import read_weights
 from xconsensus.datasets.coco import COCO
 from xconsensus.datasets.cub200 import CUB200
 from xconsensus.datasets.images import read_mask, read_rgb
 from xconsensus.errors import InputError
-from xconsensus.store import read_csv, read_settings, write_csv
-from xconsensus.tensors import Shards, read_header, read_tensors, verify
+from xconsensus.members.weights import read_weights
+from xconsensus.store.files import read_csv, read_settings, write_csv
+from xconsensus.store.shards import Shards
+from xconsensus.store.tensors import read_header, read_tensors, verify
 
 SETTINGS = {"seed": 0, "explainer": {"samples": 20}}
 EXTREMES = (0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 2**40, 2**63 - 1, 2**64 - 1)

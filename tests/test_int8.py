@@ -10,12 +10,9 @@ from conftest import Project, done
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from xconsensus import precision
-from xconsensus.committee import members_of
-from xconsensus.compat import torchvision
-from xconsensus.errors import InputError
-from xconsensus.fusing import fold_batch_norms
-from xconsensus.int8 import (
+from xconsensus.arithmetic import precision
+from xconsensus.arithmetic.folding import fold_batch_norms
+from xconsensus.arithmetic.int8 import (
     ByteConv2d,
     Int8,
     Scale,
@@ -25,9 +22,12 @@ from xconsensus.int8 import (
     in_three_passes,
     multiplies_bytes,
 )
-from xconsensus.network import Network
-from xconsensus.precision import compile_if_worth, fastest, set_precision
-from xconsensus.tensors import read_header, read_tensors
+from xconsensus.arithmetic.precision import compile_if_worth, fastest, set_precision
+from xconsensus.compat import torchvision
+from xconsensus.errors import InputError
+from xconsensus.members.member import members_of
+from xconsensus.members.network import Network
+from xconsensus.store.tensors import read_header, read_tensors
 
 timm = pytest.importorskip("timm")
 REAL = Path(__file__).parents[2] / "shared/real"

@@ -10,8 +10,8 @@ from conftest import Project, done
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from xconsensus import jobs
 from xconsensus.errors import DamagedError, InputError, SettingsError
+from xconsensus.jobs import job as jobs
 from xconsensus.stages.values import _own_device
 
 # Hydra says that the plugin's own options complete a preset of the same name; pytest undoes the program's filter.

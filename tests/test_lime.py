@@ -11,15 +11,15 @@ from scipy.spatial.distance import cosine
 from torch import Tensor, nn
 
 from xconsensus import explainers
-from xconsensus.committee import Member
 from xconsensus.errors import InputError
 from xconsensus.explainers import Lime
 from xconsensus.explainers.explanation import Image
 from xconsensus.explainers.gaussian_process import fit_process
 from xconsensus.explainers.lime import kernel_weights, mean_colours, perturb
+from xconsensus.explainers.masks import draw_masks, even_batches, steps
 from xconsensus.explainers.regression import Fit, fit
-from xconsensus.explainers.sampling import draw_masks, even_batches, steps
-from xconsensus.network import Network
+from xconsensus.members.member import Member
+from xconsensus.members.network import Network
 from xconsensus.seeding import generator
 
 pytestmark = pytest.mark.usefixtures("one_thread")

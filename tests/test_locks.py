@@ -12,8 +12,8 @@ import pytest
 from conftest import Project
 from test_cli import script
 
-from xconsensus.locks import claimed
-from xconsensus.store import HOST, alive, remove_leftovers, write_text
+from xconsensus.store.files import HOST, alive, remove_leftovers, write_text
+from xconsensus.store.locks import claimed
 
 HOLDER = """\
 import sys
@@ -74,7 +74,7 @@ def test_without_locks_everything_can_be_claimed(tmp_path: Path, monkeypatch: py
     def none(*_: object) -> None:
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr("xconsensus.locks.fcntl.lockf", none)
+    monkeypatch.setattr("xconsensus.store.locks.fcntl.lockf", none)
     assert [*claimed(tmp_path, units(tmp_path))] == ["a", "b", "c"]
 
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from xconsensus import memory
+from xconsensus.jobs import memory
 
 
 def test_memory_goes_back_when_it_has_grown_by_half_and_not_before(

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from xconsensus.errors import InputError
-from xconsensus.metrics import average_precision, average_precisions, bootstrap_mean, correlation
+from xconsensus.scores.metrics import average_precision, average_precisions, bootstrap_mean, correlation
 
 sklearn_metrics = pytest.importorskip("sklearn.metrics")
 

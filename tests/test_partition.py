@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from xconsensus.partition import partition
+from xconsensus.jobs.shares import partition
 
 LOGNORMAL = np.random.default_rng(0).lognormal(20, 1.5, 60).astype(int).tolist()
 

@@ -11,12 +11,13 @@ from conftest import Project
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from xconsensus import precision
-from xconsensus.committee import build, members_of
-from xconsensus.network import Network
-from xconsensus.precision import Padded, compile_if_worth, fastest, images_per_second, set_precision
+from xconsensus.arithmetic import precision
+from xconsensus.arithmetic.precision import Padded, compile_if_worth, fastest, images_per_second, set_precision
+from xconsensus.members.member import members_of
+from xconsensus.members.network import Network
+from xconsensus.members.weights import build
 from xconsensus.stages import explain
-from xconsensus.tensors import read_header
+from xconsensus.store.tensors import read_header
 
 SIZE = 32
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage.segmentation import quickshift as reference
 
-from xconsensus.quickshift import quickshift
+from xconsensus.explainers.quickshift import quickshift
 
 PHOTOGRAPHS = Path(__file__).parents[2] / "shared/real/imagenet-sample"
 RNG = np.random.default_rng(0)

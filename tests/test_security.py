@@ -18,11 +18,13 @@ from conftest import Outcome, Project
 from PIL import Image
 
 import xconsensus
-from xconsensus.committee import Member, build, fill, read_weights
 from xconsensus.datasets.images import read_mask, read_rgb
 from xconsensus.errors import InputError
-from xconsensus.store import read_csv, read_settings, write_csv
-from xconsensus.tensors import Shards, read_header, read_tensors
+from xconsensus.members.member import Member
+from xconsensus.members.weights import build, fill, read_weights
+from xconsensus.store.files import read_csv, read_settings, write_csv
+from xconsensus.store.shards import Shards
+from xconsensus.store.tensors import read_header, read_tensors
 
 PACKAGE = Path(xconsensus.__file__).parent
 MIB = 2**20

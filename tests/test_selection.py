@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from xconsensus.datasets import Record
+from xconsensus.datasets.selection import ONLY_CORRECT, SAMPLES, choose, right_images
 from xconsensus.errors import InputError
-from xconsensus.selection import ONLY_CORRECT, SAMPLES, choose, right_images
 
 # 4 classes of 9, 3, 1 and 7 images, as a data set lists them
 RECORDS = [Record(f"{label}/{i}", label) for label, count in enumerate([9, 3, 1, 7]) for i in range(count)]

@@ -7,8 +7,9 @@ import torch
 from conftest import Project
 from safetensors.torch import load_file
 
-from xconsensus.committee import Member, build
-from xconsensus.stages.planning import operations_a_pass
+from xconsensus.members.costs import operations_a_pass
+from xconsensus.members.member import Member
+from xconsensus.members.weights import build
 
 RESNET = Member("resnet", "ResNet", "timm", "resnet18", 64, 73)
 SHARDS = 3

@@ -12,7 +12,7 @@ import pytest
 from conftest import Project, wait_until
 from test_cli import script
 
-from xconsensus.signals import stopping
+from xconsensus.jobs.signals import stopping
 
 # as in a pass through a network: the main thread does not come back to the interpreter
 BUSY = """\

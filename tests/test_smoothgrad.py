@@ -8,12 +8,12 @@ from scipy import stats
 from torch import Tensor, nn
 
 from xconsensus import explainers
-from xconsensus.committee import Member
 from xconsensus.errors import InputError
 from xconsensus.explainers import SmoothGrad
 from xconsensus.explainers.explanation import Image
 from xconsensus.explainers.smoothgrad import gradients
-from xconsensus.network import Network
+from xconsensus.members.member import Member
+from xconsensus.members.network import Network
 from xconsensus.seeding import generator
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -14,8 +14,8 @@ from conftest import Outcome, Project, wait_until
 from test_checksums import flipped
 from test_cli import script
 
-from xconsensus.records import Work, read_record
-from xconsensus.store import HOST, write_json
+from xconsensus.jobs.worklog import Work, read_record
+from xconsensus.store.files import HOST, write_json
 
 LIME = ("explainers=[lime]",)
 
@@ -220,7 +220,7 @@ def test_run_goes_on_without_a_failing_member_if_told_and_still_ends_with_2(pred
 
 
 def test_a_sweep_names_jobs_that_failed_or_never_ended(predicted: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    from xconsensus import jobs
+    from xconsensus.jobs import job as jobs
 
     sweep = predicted.outputs / ".sweep/finetune"
     predicted.done("finetune", "--multirun", "committee.only=[first],[third]")
@@ -240,7 +240,7 @@ def test_a_job_that_is_killed_makes_the_sweep_fail(predicted: Project, monkeypat
 
     def elsewhere(**arguments: Any) -> JobReturn:
         if not (child := os.fork()):
-            from xconsensus import jobs
+            from xconsensus.jobs import job as jobs
 
             jobs.failed = None
             if arguments["config"].committee.only == ["fourth"]:

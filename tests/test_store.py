@@ -12,23 +12,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from xconsensus import tensors as tensors_on_disk
-from xconsensus.errors import InputError, SettingsError
-from xconsensus.store import (
-    Store,
-    atomic,
-    check_settings,
-    difference,
-    read_csv,
-    read_json,
-    read_settings,
-    remove,
-    safe_name,
-    write_csv,
-    write_json,
-    write_text,
-)
-from xconsensus.tensors import Shards, read_header, read_tensors, write_tensors
+from xconsensus.errors import InputError, SettingsError, safe_name
+from xconsensus.store import shards as shards_on_disk
+from xconsensus.store.files import atomic, read_csv, read_json, read_settings, remove, write_csv, write_json, write_text
+from xconsensus.store.folders import Store
+from xconsensus.store.provenance import check_settings, difference
+from xconsensus.store.shards import Shards
+from xconsensus.store.tensors import read_header, read_tensors, write_tensors
 
 SETTINGS = {"explainer": {"samples": 20, "noise": 0.1}, "seed": 0, "layers": [1, 2], "none": None}
 
@@ -224,7 +214,7 @@ def test_the_headers_of_shards_known_from_another_folder_are_read_with_their_val
     shutil.copy(one.path([foreign]), two.folder)
     assert one.missing("abcd") == []
     two = Shards(two.folder, two.settings)
-    with patch.object(tensors_on_disk, "read_header", wraps=read_header) as read:
+    with patch.object(shards_on_disk, "read_header", wraps=read_header) as read:
         assert two.missing("abcd") == []
         assert read.call_count == 1
     assert [two.values(name).tolist() for name in own] == [[1.0, 1.0]] * 3

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from skimage.segmentation import quickshift, slic
 
 from xconsensus.errors import InputError
-from xconsensus.superpixels import segment
+from xconsensus.explainers.superpixels import segment
 
 
 def picture() -> NDArray[np.uint8]:

@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from xconsensus import published, tables
+from xconsensus import published
 from xconsensus.errors import InputError
+from xconsensus.figures import rendering, tables
 
 
 def scores(seed: int, members: int = 9, masks: bool = True) -> pd.DataFrame:
@@ -111,7 +112,7 @@ NASTY = pd.DataFrame(
 
 
 def test_text_is_aligned_and_legible() -> None:
-    head, rule, *rows = tables.to_text(NASTY).splitlines()
+    head, rule, *rows = rendering.to_text(NASTY).splitlines()
     assert head.split("  ")[0].strip() == "member"
     assert "consensus score LIME" in head
     assert "Pearson p" in head
@@ -121,7 +122,7 @@ def test_text_is_aligned_and_legible() -> None:
 
 
 def test_markdown_has_one_cell_a_column_in_aligned_source() -> None:
-    lines = tables.to_markdown(NASTY).splitlines()
+    lines = rendering.to_markdown(NASTY).splitlines()
     assert len({len(line) for line in lines}) == 1
     cells = [line.replace("\\|", "").strip("|").split("|") for line in lines]
     assert {len(row) for row in cells} == {4}
@@ -129,7 +130,7 @@ def test_markdown_has_one_cell_a_column_in_aligned_source() -> None:
 
 
 def test_latex_escapes_and_has_as_many_cells_as_columns() -> None:
-    text = tables.to_latex(NASTY)
+    text = rendering.to_latex(NASTY)
     assert text.startswith(r"\begin{tabular}{lrrr}")
     assert text.rstrip().endswith(r"\end{tabular}")
     assert [text.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [1, 1, 1]
@@ -141,7 +142,7 @@ def test_latex_escapes_and_has_as_many_cells_as_columns() -> None:
 
 
 def test_names_of_columns_read_as_words_in_cells_too() -> None:
-    text = tables.to_text(tables.correlations({"smoothgrad": scores(0)}))
+    text = rendering.to_text(tables.correlations({"smoothgrad": scores(0)}))
     assert "mAP SmoothGrad" in text
     assert "_" not in text
 

@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from xconsensus.committee import Member
 from xconsensus.errors import InputError
-from xconsensus.network import Network
-from xconsensus.training import Images, Recipe, State, crops, split_validation, train
+from xconsensus.members.member import Member
+from xconsensus.members.network import Network
+from xconsensus.members.training import Images, Recipe, State, crops, split_validation, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -1,6 +1,7 @@
 """The exception that means "the input is at fault", shown as a single line, and help with misspelt names."""
 
 import difflib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -71,3 +72,10 @@ class MembersError(InputError):
 
 class CommonError(InputError):
     """What fails every member alike, an image or the disk: going on with the next member is no use."""
+
+
+def safe_name(name: str, what: str) -> str:
+    """``name`` if it can be one file name, else InputError: names come from configs and must not leave the folder."""
+    if not name or name.startswith(".") or any(c in name for c in "/\\\0") or len(os.fsencode(name)) > 200:
+        raise InputError(f"{what} {name!r} cannot be a file name: leave out / and \\ and a leading dot")
+    return name

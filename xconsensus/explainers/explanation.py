@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xconsensus.network import Network
+from xconsensus.members.network import Network
 
 
 @dataclass(frozen=True)

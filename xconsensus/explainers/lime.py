@@ -12,9 +12,9 @@ from torch import Tensor
 from xconsensus.errors import InputError, nearest
 from xconsensus.explainers.explanation import Explanation, Image
 from xconsensus.explainers.gaussian_process import fit_process
+from xconsensus.explainers.masks import SAMPLINGS, check_tolerance, draw_masks, even_batches, steps
 from xconsensus.explainers.regression import Fit, fit
-from xconsensus.explainers.sampling import SAMPLINGS, check_tolerance, draw_masks, even_batches, steps
-from xconsensus.network import Network
+from xconsensus.members.network import Network
 
 REGRESSIONS = ("linear", "gaussian_process")
 POPULATION = 4096  # masks on which the process is read: many times as many as samples, and no pass of a network

@@ -8,8 +8,8 @@ from torch import Tensor
 from xconsensus.errors import InputError
 from xconsensus.explainers.explanation import Explanation, Image
 from xconsensus.explainers.lime import check_target
-from xconsensus.explainers.sampling import check_tolerance, even_batches, steps
-from xconsensus.network import Network
+from xconsensus.explainers.masks import check_tolerance, even_batches, steps
+from xconsensus.members.network import Network
 
 
 @dataclass(frozen=True)

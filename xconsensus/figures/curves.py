@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from xconsensus.errors import InputError
 from xconsensus.figures import style
-from xconsensus.tables import EXPLAINERS
+from xconsensus.figures.tables import EXPLAINERS
 
 
 def fig08(trials: pd.DataFrame, members: int, caption: str = "") -> Figure:

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from xconsensus import tables
 from xconsensus.consensus import ballot_of
 from xconsensus.errors import InputError, nearest
-from xconsensus.experiments import agreement, committee_scores, growing_committees, random_committees
-from xconsensus.metrics import bootstrap_mean
+from xconsensus.figures import tables
+from xconsensus.scores.committees import agreement, committee_scores, growing_committees, random_committees
+from xconsensus.scores.metrics import bootstrap_mean
 from xconsensus.stages.context import Context
 from xconsensus.stages.score import areas, similarity_of
 from xconsensus.stages.scored import Scored

@@ -12,20 +12,25 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 from torch import Tensor
 
-from xconsensus import catalogue, datasets, own_code
-from xconsensus.committee import Member, build, fill, head_tensors, members_of, read_weights
+from xconsensus import datasets, own_code
 from xconsensus.datasets import Record
 from xconsensus.datasets.images import center_crop, fit, short_edge
 from xconsensus.errors import DamagedError, InputError, MissingStageError, SettingsError, nearest
-from xconsensus.jobs import job_threads
-from xconsensus.locks import claimed
-from xconsensus.memory import Keeper, keep_freed_memory
-from xconsensus.network import Network
+from xconsensus.jobs.job import job_threads
+from xconsensus.jobs.memory import Keeper, keep_freed_memory
+from xconsensus.jobs.worklog import Work
+from xconsensus.members import catalogue
+from xconsensus.members.member import Member, members_of
+from xconsensus.members.network import Network
+from xconsensus.members.weights import build, fill, head_tensors, read_weights
 from xconsensus.progress import log
-from xconsensus.records import Work
 from xconsensus.stages.values import batch_size_of, device_of, plain, shard_of
-from xconsensus.store import Store, check_settings, read_csv, read_settings, remove, remove_leftovers
-from xconsensus.tensors import Shards, read_whole, verify
+from xconsensus.store.files import read_csv, read_settings, remove, remove_leftovers
+from xconsensus.store.folders import Store
+from xconsensus.store.locks import claimed
+from xconsensus.store.provenance import check_settings
+from xconsensus.store.shards import Shards
+from xconsensus.store.tensors import read_whole, verify
 
 # keys of the dataset group that do not change an image's pixels
 _NOT_OF_AN_IMAGE = (

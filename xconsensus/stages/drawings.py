@@ -7,13 +7,15 @@ from functools import cached_property
 import pandas as pd
 from matplotlib.figure import Figure
 
-from xconsensus import figures, tables
-from xconsensus.comparison import comparison
+from xconsensus import figures
 from xconsensus.errors import InputError
+from xconsensus.figures import tables
+from xconsensus.figures.comparison import comparison
 from xconsensus.stages import committees, pictures
 from xconsensus.stages.context import Context
 from xconsensus.stages.scored import Scored, caption
-from xconsensus.store import Store, read_csv, write_csv
+from xconsensus.store.files import read_csv, write_csv
+from xconsensus.store.folders import Store
 
 
 @dataclass(frozen=True)

@@ -10,26 +10,27 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from xconsensus import explainers
-from xconsensus.committee import Member
+from xconsensus.arithmetic.precision import PRECISIONS, check_precision, compile_if_worth, fastest, set_precision
 from xconsensus.datasets import Record
+from xconsensus.datasets.selection import choose, right_images
 from xconsensus.errors import InputError
 from xconsensus.explainers import Explainer, Explanation, fewer_bits
 from xconsensus.explainers.explanation import Image
-from xconsensus.locks import claimed
-from xconsensus.memory import within_memory
-from xconsensus.network import Network
-from xconsensus.precision import PRECISIONS, check_precision, compile_if_worth, fastest, set_precision
+from xconsensus.explainers.superpixels import segment
+from xconsensus.jobs.failures import Failures
+from xconsensus.jobs.memory import within_memory
+from xconsensus.jobs.worklog import Work
+from xconsensus.members.costs import seconds_a_pass
+from xconsensus.members.member import Member
+from xconsensus.members.network import Network
 from xconsensus.progress import counter, log
-from xconsensus.records import Work
 from xconsensus.seeding import generator
-from xconsensus.selection import choose, right_images
 from xconsensus.stages.context import Context
-from xconsensus.stages.failures import Failures
-from xconsensus.stages.planning import seconds_a_pass
 from xconsensus.stages.sharding import own_images
-from xconsensus.store import check_settings, read_json, read_settings, write_csv, write_json
-from xconsensus.superpixels import segment
-from xconsensus.tensors import Shards
+from xconsensus.store.files import read_json, read_settings, write_csv, write_json
+from xconsensus.store.locks import claimed
+from xconsensus.store.provenance import check_settings
+from xconsensus.store.shards import Shards
 from xconsensus.threads import ahead, at_once
 
 ROUNDING = 0.1  # a larger share of fewer bits in the variance of a network's outputs spoils an explanation

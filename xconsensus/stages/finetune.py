@@ -8,24 +8,25 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from xconsensus.committee import Member
 from xconsensus.datasets import Record
 from xconsensus.datasets.images import center_crop
-from xconsensus.ensemble import accuracy
 from xconsensus.errors import InputError
-from xconsensus.locks import claimed
-from xconsensus.memory import is_out_of_memory, release_freed_memory, within_memory
-from xconsensus.network import Network
+from xconsensus.jobs.failures import Failures
+from xconsensus.jobs.memory import is_out_of_memory, release_freed_memory, within_memory
+from xconsensus.jobs.worklog import Work
+from xconsensus.members.costs import seconds_a_pass
+from xconsensus.members.member import Member
+from xconsensus.members.network import Network
+from xconsensus.members.training import Images, Recipe, State, train
 from xconsensus.progress import counter, log
-from xconsensus.records import Work
+from xconsensus.scores.accuracy import accuracy
 from xconsensus.seeding import seed_of
 from xconsensus.stages.context import Context
-from xconsensus.stages.failures import Failures
-from xconsensus.stages.planning import seconds_a_pass
 from xconsensus.stages.sharding import own_members
-from xconsensus.store import check_settings, remove, write_json
-from xconsensus.tensors import read_header, read_whole, verify, write_tensors
-from xconsensus.training import Images, Recipe, State, train
+from xconsensus.store.files import remove, write_json
+from xconsensus.store.locks import claimed
+from xconsensus.store.provenance import check_settings
+from xconsensus.store.tensors import read_header, read_whole, verify, write_tensors
 
 
 def run(config: DictConfig) -> None:

@@ -7,12 +7,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from xconsensus import figures, tables
-from xconsensus.committee import Member
+from xconsensus import figures
 from xconsensus.datasets import Record
 from xconsensus.datasets.imagefolder import readable
-from xconsensus.figures import Row, Tile
-from xconsensus.metrics import average_precision
+from xconsensus.figures import Row, Tile, tables
+from xconsensus.members.member import Member
+from xconsensus.scores.metrics import average_precision
 from xconsensus.stages.context import Context
 from xconsensus.stages.score import ENSEMBLE
 from xconsensus.stages.scored import Scored

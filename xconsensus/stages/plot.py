@@ -6,14 +6,14 @@ from pathlib import Path
 import pandas as pd
 from omegaconf import DictConfig
 
-from xconsensus import tables
 from xconsensus.errors import InputError, nearest
+from xconsensus.figures import rendering, tables
 from xconsensus.progress import log
 from xconsensus.stages.context import Context
 from xconsensus.stages.drawings import FIGURES, TABLES, Results, impossible, redundant
 from xconsensus.stages.each import each_explainer
 from xconsensus.stages.scored import caption, read_scored
-from xconsensus.store import write_csv, write_figure, write_text
+from xconsensus.store.files import write_csv, write_figure, write_text
 
 
 def run(config: DictConfig) -> None:
@@ -65,16 +65,16 @@ def _wanted(context: Context) -> list[str]:
 
 def _print(results: Results) -> None:
     level = results.context.config["score"]["level"]
-    print(f"\n{caption(results.scored)}\n\n{tables.to_text(tables.table2(results.members))}")
+    print(f"\n{caption(results.scored)}\n\n{rendering.to_text(tables.table2(results.members))}")
     voted = next(iter(results.members.values()))["majority_vote_accuracy"].iloc[-1]
     print(f"Row consensus: ensemble by averaged probabilities; by majority vote its accuracy is {voted:.3f}.\n")
     print(f"Correlations over the members, with {level:.0%} intervals\n")
-    print(tables.to_text(tables.correlations(results.members, level=level)))
+    print(rendering.to_text(tables.correlations(results.members, level=level)))
 
 
 def _write_table(context: Context, name: str, table: pd.DataFrame) -> list[Path]:
     path = context.store.tables(context.committee) / f"{name}.csv"
     write_csv(path, table)
-    write_text(path.with_suffix(".md"), tables.to_markdown(table))
-    write_text(path.with_suffix(".tex"), tables.to_latex(table))
+    write_text(path.with_suffix(".md"), rendering.to_markdown(table))
+    write_text(path.with_suffix(".tex"), rendering.to_latex(table))
     return [path]

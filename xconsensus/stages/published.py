@@ -7,11 +7,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
-from xconsensus import figures, published, tables
-from xconsensus.catalogue import COMMITTEES
+from xconsensus import figures, published
 from xconsensus.errors import InputError, nearest
+from xconsensus.figures import rendering, tables
+from xconsensus.members.catalogue import COMMITTEES
 from xconsensus.progress import log
-from xconsensus.store import Store, write_csv, write_figure, write_text
+from xconsensus.store.files import write_csv, write_figure, write_text
+from xconsensus.store.folders import Store
 
 Members = Mapping[str, pd.DataFrame]
 
@@ -46,7 +48,7 @@ def run(config: DictConfig) -> None:
         found.append(correlations.assign(committee=committee))
         print(_legible(committee, members))
     columns = ["committee", "x", "y", "n", "pearson_r", "published_r", "pearson_p", "spearman_r", "spearman_p"]
-    print(f"\nRecomputed from the legible rows\n\n{tables.to_text(pd.concat(found)[columns])}")
+    print(f"\nRecomputed from the legible rows\n\n{rendering.to_text(pd.concat(found)[columns])}")
     print("\n".join(map(str, made)))
 
 
@@ -70,8 +72,8 @@ def _draw(store: Store, committee: str, members: Members, wanted: Sequence[str])
 
 def _write(path: Path, table: pd.DataFrame) -> list[Path]:
     write_csv(path, table)
-    write_text(path.with_suffix(".md"), tables.to_markdown(table))
-    write_text(path.with_suffix(".tex"), tables.to_latex(table))
+    write_text(path.with_suffix(".md"), rendering.to_markdown(table))
+    write_text(path.with_suffix(".tex"), rendering.to_latex(table))
     return [path]
 
 

@@ -13,15 +13,16 @@ from omegaconf import DictConfig
 
 from xconsensus.consensus import SIMILARITIES, Similarity
 from xconsensus.datasets import Record
-from xconsensus.ensemble import ensemble_accuracy
 from xconsensus.errors import InputError, nearest
-from xconsensus.locks import claimed
-from xconsensus.metrics import average_precision, bootstrap_mean, correlation
 from xconsensus.progress import counter, log
+from xconsensus.scores.accuracy import ensemble_accuracy
+from xconsensus.scores.metrics import average_precision, bootstrap_mean, correlation
 from xconsensus.stages.context import Context, digest
 from xconsensus.stages.vote import IMAGES_AT_A_TIME, complete_explanations, exact, in_turn, leave_out_missing
-from xconsensus.store import check_settings, read_settings, write_csv, write_long_csv
-from xconsensus.tensors import Shards
+from xconsensus.store.files import read_settings, write_csv, write_long_csv
+from xconsensus.store.locks import claimed
+from xconsensus.store.provenance import check_settings
+from xconsensus.store.shards import Shards
 
 ENSEMBLE = "consensus"  # the row of the committee itself
 RELIABLE = 0.5  # below, more than half of an explanation's variance over superpixels or pixels is sampling noise

@@ -7,11 +7,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from xconsensus import tables
 from xconsensus.datasets import Record
+from xconsensus.figures import tables
 from xconsensus.stages.context import Context
 from xconsensus.stages.vote import IMAGES_AT_A_TIME, complete_explanations, exact, in_turn, leave_out_missing
-from xconsensus.store import read_csv, read_settings
+from xconsensus.store.files import read_csv, read_settings
 
 
 @dataclass(frozen=True)

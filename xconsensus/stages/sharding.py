@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from xconsensus.committee import Member
 from xconsensus.datasets import Record
-from xconsensus.partition import partition
+from xconsensus.jobs.shares import partition
+from xconsensus.members.costs import operations_a_pass
+from xconsensus.members.member import Member
 from xconsensus.progress import log
 from xconsensus.stages.context import Context
-from xconsensus.stages.planning import operations_a_pass
 
 
 def own_members(context: Context) -> list[Member]:

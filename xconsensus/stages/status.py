@@ -7,14 +7,15 @@ from glob import escape
 
 from omegaconf import DictConfig
 
-from xconsensus.committee import Member
 from xconsensus.errors import DamagedError, InputError, MissingStageError, SettingsError
-from xconsensus.records import Record, read_record
+from xconsensus.jobs.worklog import Record, read_record
+from xconsensus.members.member import Member
 from xconsensus.stages.context import Context
 from xconsensus.stages.each import each_explainer
 from xconsensus.stages.vote import leave_out_missing
-from xconsensus.store import read_settings
-from xconsensus.tensors import Shards, verify
+from xconsensus.store.files import read_settings
+from xconsensus.store.shards import Shards
+from xconsensus.store.tensors import verify
 
 FAILED, MISSING = 2, 3  # exit codes
 

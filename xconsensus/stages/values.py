@@ -7,11 +7,11 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue
 
+from xconsensus.arithmetic.precision import PRECISIONS
 from xconsensus.errors import InputError, check_type, nearest
-from xconsensus.jobs import job_number
-from xconsensus.precision import PRECISIONS
+from xconsensus.jobs.job import job_number
 from xconsensus.progress import MODES
-from xconsensus.store import flat
+from xconsensus.store.provenance import flat
 
 # whole numbers of at least 1; null where that stands for no limit
 _COUNTS = (

@@ -9,7 +9,7 @@ from xconsensus.consensus import ballot_of, consensus
 from xconsensus.errors import MissingStageError
 from xconsensus.progress import counter, log
 from xconsensus.stages.context import Context
-from xconsensus.tensors import Shards
+from xconsensus.store.shards import Shards
 
 IMAGES_AT_A_TIME = 64
 _IN_CACHE = 8  # images computed with at once: their maps of 224x224 stay in the cores' caches from step to step

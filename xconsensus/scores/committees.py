@@ -14,7 +14,7 @@ from torch import Tensor
 
 from xconsensus.consensus import Similarity
 from xconsensus.errors import InputError
-from xconsensus.metrics import average_precisions, correlation
+from xconsensus.scores.metrics import average_precisions, correlation
 
 Floats = NDArray[np.floating]
 Committee = NDArray[np.integer]  # positions of its members among all, each once

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from xconsensus.errors import CommonError, InputError, MembersError, MissingStageError
+from xconsensus.jobs.worklog import Work
 from xconsensus.progress import log
-from xconsensus.records import Work
 
 
 class Failures:

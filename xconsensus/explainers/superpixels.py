@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xconsensus.errors import InputError, nearest
-from xconsensus.quickshift import quickshift
+from xconsensus.explainers.quickshift import quickshift
 
 
 def _slic(pixels: NDArray[np.uint8], **settings: Any) -> NDArray[Any]:
@@ -22,8 +22,8 @@ SEGMENTERS: Mapping[str, Callable[..., NDArray[Any]]] = {"quickshift": quickshif
 def segment(pixels: NDArray[np.uint8], algorithm: str, settings: Mapping[str, Any]) -> NDArray[np.int32]:
     """Label map (H, W) of an RGB uint8 image (H, W, 3), int32, numbered 0..K-1 without gaps.
 
-    ``algorithm`` is quickshift (`xconsensus.quickshift`) or slic, as scikit-image has it, with its keyword arguments
-    as ``settings``.
+    ``algorithm`` is quickshift (`xconsensus.explainers.quickshift`) or slic, as scikit-image has it, with its keyword
+    arguments as ``settings``.
 
     Raises InputError for an unknown algorithm or argument.
     """

@@ -14,9 +14,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from xconsensus.errors import InputError
+from xconsensus.jobs.signals import stopping
+from xconsensus.jobs.worklog import Work, read_record
 from xconsensus.progress import log, set_up_log
-from xconsensus.records import Work, read_record
-from xconsensus.signals import stopping
 
 SHARED = ("finetune", "explain")  # stages that `shards` jobs can share
 OUTCOME = "outcome.json"  # in each job's folder: how it ended

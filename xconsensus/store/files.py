@@ -1,12 +1,11 @@
-"""Where each artefact lies, how text and tables are written, and provenance. `tensors` writes what is not text.
+"""How files are written and read: whole or not at all. `tensors` writes what is not text.
 
-A file is written under a temporary name, flushed to the disk and renamed: what exists is whole. Artefacts carry the
-settings that shaped their numbers, the versions that made them, and a checksum (XXH3, 64 bits) of all that: reading
-with other settings stops and names the setting that differs, reading what has changed since names the file.
+A file is written under a temporary name, flushed to the disk and renamed. Tables carry the settings that shaped their
+numbers, the versions that made them, and a checksum (XXH3, 64 bits) of all that beside them: reading with other
+settings stops and names the setting that differs, reading what has changed since names the file.
 """
 
 import errno
-import importlib.metadata
 import io
 import json
 import os
@@ -15,35 +14,17 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pandas as pd
 from xxhash import xxh3_64_hexdigest
 
-from xconsensus import __version__
-from xconsensus.errors import CommonError, DamagedError, InputError, SettingsError
+from xconsensus.errors import CommonError, InputError
+from xconsensus.store.folders import damaged
+from xconsensus.store.provenance import Settings, versions
 
-Settings = Mapping[str, Any]
 HOST = re.sub(r"\W", "_", platform.node())[:60]
-# which stage makes the files that lie below such a folder, so many folders deep
-_MAKERS = {
-    ("explanations", 2): "explain",
-    ("consensus", 2): "vote",
-    ("scores", 2): "score",
-    ("superpixels", 1): "explain",
-    ("predictions", 1): "finetune",
-    ("weights", 0): "finetune",
-    ("images", 0): "explain",
-}
-
-
-def safe_name(name: str, what: str) -> str:
-    """``name`` if it can be one file name, else InputError: names come from configs and must not leave the folder."""
-    if not name or name.startswith(".") or any(c in name for c in "/\\\0") or len(os.fsencode(name)) > 200:
-        raise InputError(f"{what} {name!r} cannot be a file name: leave out / and \\ and a leading dot")
-    return name
 
 
 @contextmanager
@@ -166,51 +147,6 @@ def read_settings(path: Path) -> dict[str, Any]:
     return settings
 
 
-def versions() -> dict[str, str]:
-    """Versions that stand in every header; they inform and are not compared."""
-    return {
-        "xconsensus": __version__,
-        "torch": importlib.metadata.version("torch"),
-        "python": platform.python_version(),
-    }
-
-
-def difference(made: Settings, wanted: Settings) -> str | None:
-    """The first setting that differs, as "key is A there, B now"; None when they are equal."""
-    there, now = flat(made), flat(wanted)
-    for key in [*now, *there]:
-        if there.get(key) != now.get(key):
-            return f"{key} is {there.get(key, 'absent')} there, {now.get(key, 'absent')} now"
-    return None
-
-
-def check_settings(path: Path, made: Settings, wanted: Settings) -> None:
-    """SettingsError naming the first setting in which an artefact on disk differs from the present config."""
-    if found := difference(made, as_json(wanted)):
-        raise SettingsError(path, found)
-
-
-def as_json(settings: Settings) -> dict[str, Any]:
-    """Settings as they come back from a file: tuples are lists."""
-    content: dict[str, Any] = json.loads(json.dumps(settings))
-    return content
-
-
-def flat(settings: Settings, prefix: str = "") -> dict[str, Any]:
-    """Nested settings as one level, "outer.inner" -> value."""
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return found
-
-
-def damaged(path: Path, reason: str) -> DamagedError:
-    """The error of an artefact that is not as it was written; it names the stage that makes it again."""
-    above = [folder.name for folder in path.parents]
-    stages = (f"xconsensus {stage}" for (name, depth), stage in _MAKERS.items() if above[depth : depth + 1] == [name])
-    return DamagedError(path, reason, next(stages, "the stage that made it"))
-
-
 def remove(path: Path) -> None:
     """Remove a file or a folder of artefacts, present or not; CommonError naming one that cannot be removed."""
     try:
@@ -220,59 +156,3 @@ def remove(path: Path) -> None:
             path.unlink(missing_ok=True)
     except OSError as error:
         raise CommonError(f"{path}: cannot be removed ({error.strerror or error})") from error
-
-
-@dataclass(frozen=True)
-class Store:
-    """The folder of one data set, outputs/<dataset>: where each artefact lies."""
-
-    output_dir: Path
-    dataset: str
-    root: Path = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "root", self.output_dir / safe_name(self.dataset, "dataset.name"))
-
-    def weights(self, member: str) -> Path:
-        """Trained weights; beside it, .json with history, accuracy and settings."""
-        return self.root / "weights" / f"{safe_name(member, 'member')}.safetensors"
-
-    def checkpoint(self, member: str) -> Path:
-        """The state of an unfinished training."""
-        return self.root / "weights" / f"{safe_name(member, 'member')}.checkpoint.safetensors"
-
-    def predictions(self, split: str, member: str) -> Path:
-        """Probabilities of a split's images."""
-        return self.root / "predictions" / safe_name(split, "split") / f"{safe_name(member, 'member')}.safetensors"
-
-    def record(self, stage: str, name: str) -> Path:
-        """The record of a stage's work on a member; explain has a folder an explainer."""
-        return self.root / "status" / stage / f"{safe_name(name, 'member')}.json"
-
-    def images(self, committee: str) -> Path:
-        """The images a committee explains: image_id, path, label."""
-        return self.root / "images" / f"{safe_name(committee, 'committee.name')}.csv"
-
-    def superpixels(self, segmenter: str) -> Path:
-        """Folder of label maps."""
-        return self.root / "superpixels" / safe_name(segmenter, "explainer.segmenter.name")
-
-    def explanations(self, explainer: str, member: str) -> Path:
-        """Folder of one member's explanations."""
-        return self.root / "explanations" / safe_name(explainer, "explainer.name") / safe_name(member, "member")
-
-    def consensus(self, committee: str, explainer: str) -> Path:
-        """Folder of a committee's consensus."""
-        return self.root / "consensus" / safe_name(committee, "committee.name") / safe_name(explainer, "explainer.name")
-
-    def scores(self, committee: str, explainer: str) -> Path:
-        """Folder of members.csv, images.csv, correlations.csv."""
-        return self.root / "scores" / safe_name(committee, "committee.name") / safe_name(explainer, "explainer.name")
-
-    def figures(self, committee: str) -> Path:
-        """Folder of a committee's figures."""
-        return self.root / "figures" / safe_name(committee, "committee.name")
-
-    def tables(self, committee: str) -> Path:
-        """Folder of a committee's tables."""
-        return self.root / "tables" / safe_name(committee, "committee.name")

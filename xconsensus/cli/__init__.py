@@ -32,7 +32,7 @@ examples:
 
 def main() -> None:
     """Entry point of the ``xconsensus`` command; USAGE has the exit codes."""
-    from xconsensus.signals import stopping
+    from xconsensus.jobs.signals import stopping
 
     with stopping():
         _main(sys.argv[1:])
@@ -47,7 +47,7 @@ def _main(arguments: list[str]) -> None:
 
         print(f"xconsensus {__version__}")
     elif first in ("-sc", "--shell-completion"):
-        from xconsensus.completion import complete
+        from xconsensus.cli.completion import complete
 
         complete(arguments[1:], list(STAGES))
     elif first == "ls":
@@ -62,7 +62,7 @@ def _main(arguments: list[str]) -> None:
 
 
 def _list(arguments: list[str]) -> None:
-    from xconsensus.listing import listing
+    from xconsensus.cli.listing import listing
 
     print(listing(arguments), end="")
 
@@ -71,8 +71,8 @@ def _run(stage: str) -> None:
     """Compose the stage's config with Hydra and run it; bad input in any job of a sweep makes the exit code 2."""
     import hydra
 
-    from xconsensus import jobs
-    from xconsensus.launchers import one_line
+    from xconsensus.jobs import job as jobs
+    from xconsensus.jobs.launchers import one_line
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print; _exit_on prints it as one line
     # key=value words first: Hydra's parser refuses them on both sides of an option
@@ -107,7 +107,7 @@ def _exit_on(action: Callable[[], None]) -> None:
     except InputError as error:
         _fail(str(error))
     except (HydraException, OmegaConfBaseException) as error:
-        from xconsensus.listing import explain_config_error
+        from xconsensus.cli.listing import explain_config_error
 
         _fail(explain_config_error(error, sys.argv[1:]))
     except ValueError as error:

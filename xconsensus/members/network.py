@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from xconsensus.committee import Member
-from xconsensus.fusing import fold_batch_norms
-from xconsensus.int8 import Int8
+from xconsensus.arithmetic.folding import fold_batch_norms
+from xconsensus.arithmetic.int8 import Int8
+from xconsensus.members.member import Member
 
 
 class Network(nn.Module):

@@ -7,10 +7,10 @@ from contextlib import suppress
 import torch
 from torch import Tensor, nn
 
-from xconsensus.committee import head_tensors
+from xconsensus.arithmetic.int8 import Int8, multiplies_bytes
 from xconsensus.errors import InputError
-from xconsensus.int8 import Int8, multiplies_bytes
-from xconsensus.network import Network
+from xconsensus.members.network import Network
+from xconsensus.members.weights import head_tensors
 from xconsensus.progress import log
 
 # what values between layers have; in int8 bytes stand for them

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from xconsensus import published, tables
+from xconsensus import published
+from xconsensus.figures import rendering, tables
 
 CONVERGED = 0.01  # mAP: committees are as good as the complete one when their mean is that near
 
@@ -64,7 +65,7 @@ def _correlations(members: Mapping[str, pd.DataFrame], dataset: str, level: floa
     found = tables.correlations(members, dataset, level)
     for row in found.to_dict("records"):
         if np.isfinite(row.get("published_r", np.nan)):
-            claim = f"r of {tables.heading(row['x'])} and {tables.heading(row['y'])}"
+            claim = f"r of {rendering.heading(row['x'])} and {rendering.heading(row['y'])}"
             interval = (row["pearson_low"], row["pearson_high"], row["n"])
             yield Claim(claim, dataset, row["published_r"], row["pearson_r"], *interval)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from xconsensus.errors import InputError
-from xconsensus.network import Network
+from xconsensus.members.network import Network
 from xconsensus.seeding import generator, seed_of
 from xconsensus.threads import ahead
 

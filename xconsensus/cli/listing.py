@@ -54,7 +54,7 @@ def _first_comment(path: Path) -> str:
 
 
 def _members(folders: Sequence[Path]) -> str:
-    from xconsensus import catalogue  # takes seconds to import torch, which no other listing needs
+    from xconsensus.members import catalogue  # takes seconds to import torch, which no other listing needs
 
     lines = []
     for committee, path in _files(folders, "committee").items():

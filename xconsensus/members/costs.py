@@ -8,8 +8,9 @@ from typing import Literal
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from xconsensus.committee import Member, build
-from xconsensus.network import Network
+from xconsensus.members.member import Member
+from xconsensus.members.network import Network
+from xconsensus.members.weights import build
 
 _IMAGES = 8
 

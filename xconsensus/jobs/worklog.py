@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from xconsensus.errors import InputError
-from xconsensus.store import HOST, alive, read_json, write_json
+from xconsensus.store.files import HOST, alive, read_json, write_json
 
 State = Literal["running", "done", "failed", "stopped", "crashed"]
 

@@ -1,0 +1,1 @@
+"""How a network computes: in float32, in fewer bits, with batch normalisation folded."""

@@ -1,0 +1,1 @@
+"""Jobs: the process, what it works on, how it ends, and the parts of a sweep."""

@@ -1,0 +1,1 @@
+"""Members of a committee: what they are, their networks and weights."""

@@ -1,0 +1,152 @@
+"""Members of a committee: architecture, weights and preprocessing, resolved in this one place."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from xconsensus import own_code
+from xconsensus.errors import InputError, nearest, safe_name
+from xconsensus.members import timm_torchvision as libraries
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+INTERPOLATIONS = ("bilinear", "bicubic")  # those that torch can smooth before it shrinks an image
+
+
+@dataclass(frozen=True)
+class Member:
+    """One model of a committee and how it wants its input.
+
+    ``library`` is timm, torchvision or module; with ``module``, ``model`` is ``package.module.Class`` or
+    ``path/to/file.py:Class``: code that the user names and that is run. ``weights`` is a file of trained weights,
+    ``pretrained`` a weights tag of the library (True for its default), read from ``pretrained_file`` where there is
+    one, else through the library's own cache; neither means random weights, to be trained. ``resize``,
+    ``input_size`` (pixels), ``mean``, ``std`` (of RGB in 0..1) and ``interpolation`` are the member's own
+    preprocessing.
+    """
+
+    name: str
+    family: str
+    library: str
+    model: str
+    input_size: int
+    resize: int
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+    pretrained: str | bool = False
+    pretrained_file: str | None = None
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    interpolation: str = "bicubic"
+
+    def settings(self) -> dict[str, Any]:
+        """All that shapes the member's outputs, without folders: weights of a file are named by their digest.
+
+        Raises InputError naming the member whose file is missing.
+        """
+        file = self.weights or self.pretrained_file
+        if file and not Path(file).is_file():
+            raise InputError(f"member {self.name}: no weights file {file}")
+        return {
+            "library": self.library,
+            "model": own_code.settled(self.model) if self.library == "module" else self.model,
+            "kwargs": dict(self.kwargs),
+            "weights": file_digest(Path(file)) if file else self.pretrained,
+            "input_size": self.input_size,
+            "resize": self.resize,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "interpolation": self.interpolation,
+        }
+
+
+_FIELDS = tuple(name for name in Member.__dataclass_fields__ if name not in ("name", "pretrained_file"))
+
+
+def members_of(
+    specifications: Mapping[str, Mapping[str, Any]],
+    *,
+    defaults: Mapping[str, Any],
+    size: int,
+    resize: int,
+    weights_dir: str | None = None,
+) -> list[Member]:
+    """The members of a committee, in the order of ``specifications`` (name -> keys of ``Member``).
+
+    ``defaults`` stand under every specification. A ``pretrained`` member takes the preprocessing of its weights from
+    the library, key by key unless it says otherwise; of the others, one without its own sizes takes the data set's
+    ``size`` and ``resize``, in pixels and in proportion. ``weights_dir`` is the folder of relative weights files and
+    .py files, and of <member>.safetensors, .pth or .pt: files to read in place of a pretrained member's download.
+
+    No network is built and nothing downloaded. Raises InputError naming the member for unknown keys, models,
+    libraries or weights tags. A missing weights file is the error of who uses the member: others can do without it.
+    """
+    if not specifications:
+        raise InputError("the committee is empty: name at least one member in committee.members or committee.catalogue")
+    return [
+        _member(name, {**defaults, **(spec or {})}, size, resize, weights_dir) for name, spec in specifications.items()
+    ]
+
+
+def _member(name: str, spec: dict[str, Any], size: int, resize: int, weights_dir: str | None) -> Member:
+    if unknown := sorted(set(spec) - set(_FIELDS)):
+        raise InputError(f"member {name}: unknown key {unknown[0]!r}{nearest(unknown[0], _FIELDS)}")
+    if absent := [key for key in ("library", "model") if not spec.get(key)]:
+        raise InputError(f"member {name}: committee.members.{name}.{absent[0]} is missing")
+    safe_name(name, "member")
+    spec = {key: value for key, value in spec.items() if value is not None}
+    spec.setdefault("family", name)
+    folder = Path(weights_dir) if weights_dir else Path()
+    if spec["library"] == "module" and ".py:" in spec["model"]:
+        spec["model"] = str(folder / spec["model"])
+    if "weights" in spec:
+        spec["weights"] = str(folder / spec["weights"])
+    _check_model(name, spec["library"], spec["model"])
+    if spec.get("pretrained"):
+        found = libraries.preprocessing(name, spec["library"], spec["model"], spec["pretrained"])
+        size, resize = found.pop("input_size"), found.pop("resize")
+        spec = {**found, **spec, "kwargs": {**found["kwargs"], **spec.get("kwargs", {})}}
+        if "weights" in spec:  # in place of the library's
+            spec["pretrained"] = False
+        elif weights_dir:
+            spec["pretrained_file"] = libraries.local_file(name, folder)
+    input_size = spec.setdefault("input_size", size)
+    spec.setdefault("resize", round(resize * input_size / size))
+    for key in ("mean", "std"):
+        if key in spec:
+            spec[key] = tuple(float(value) for value in spec[key])
+            if len(spec[key]) != 3:
+                raise InputError(f"member {name}: {key} needs three numbers (R, G, B), has {len(spec[key])}")
+    if min(spec.get("std", IMAGENET_STD)) <= 0:
+        raise InputError(f"member {name}: std needs positive numbers, has {list(spec['std'])}")
+    if (mode := spec.get("interpolation", "bicubic")) not in INTERPOLATIONS:
+        raise InputError(f"member {name}: interpolation={mode} is none of {', '.join(INTERPOLATIONS)}")
+    if spec["resize"] < spec["input_size"]:
+        raise InputError(f"member {name}: resize={spec['resize']} is less than input_size={input_size}")
+    return Member(name=name, **spec)
+
+
+def _check_model(name: str, library: str, model: str) -> None:
+    match library:
+        case "timm" | "torchvision":
+            libraries.check_model(name, library, model)
+        case "module":
+            own_code.load(model, f"member {name}")
+        case _:
+            known = ["timm", "torchvision", "module"]
+            raise InputError(f"member {name}: library={library} is unknown{nearest(library, known)}")
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file as hexadecimal text."""
+    stat = path.stat()
+    return _digest(path, stat.st_mtime_ns, stat.st_size)
+
+
+@cache  # asked for with every artefact of a member; a committee's files are gigabytes
+def _digest(path: Path, _modified: int, _size: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""What explanations are measured by: average precision, correlations, committees."""

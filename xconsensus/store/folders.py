@@ -1,0 +1,80 @@
+"""Where each artefact lies below outputs/<dataset>, and which stage makes what lies there."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from xconsensus.errors import DamagedError, safe_name
+
+# which stage makes the files that lie below such a folder, so many folders deep
+_MAKERS = {
+    ("explanations", 2): "explain",
+    ("consensus", 2): "vote",
+    ("scores", 2): "score",
+    ("superpixels", 1): "explain",
+    ("predictions", 1): "finetune",
+    ("weights", 0): "finetune",
+    ("images", 0): "explain",
+}
+
+
+def damaged(path: Path, reason: str) -> DamagedError:
+    """The error of an artefact that is not as it was written; it names the stage that makes it again."""
+    above = [folder.name for folder in path.parents]
+    stages = (f"xconsensus {stage}" for (name, depth), stage in _MAKERS.items() if above[depth : depth + 1] == [name])
+    return DamagedError(path, reason, next(stages, "the stage that made it"))
+
+
+@dataclass(frozen=True)
+class Store:
+    """The folder of one data set, outputs/<dataset>: where each artefact lies."""
+
+    output_dir: Path
+    dataset: str
+    root: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", self.output_dir / safe_name(self.dataset, "dataset.name"))
+
+    def weights(self, member: str) -> Path:
+        """Trained weights; beside it, .json with history, accuracy and settings."""
+        return self.root / "weights" / f"{safe_name(member, 'member')}.safetensors"
+
+    def checkpoint(self, member: str) -> Path:
+        """The state of an unfinished training."""
+        return self.root / "weights" / f"{safe_name(member, 'member')}.checkpoint.safetensors"
+
+    def predictions(self, split: str, member: str) -> Path:
+        """Probabilities of a split's images."""
+        return self.root / "predictions" / safe_name(split, "split") / f"{safe_name(member, 'member')}.safetensors"
+
+    def record(self, stage: str, name: str) -> Path:
+        """The record of a stage's work on a member; explain has a folder an explainer."""
+        return self.root / "status" / stage / f"{safe_name(name, 'member')}.json"
+
+    def images(self, committee: str) -> Path:
+        """The images a committee explains: image_id, path, label."""
+        return self.root / "images" / f"{safe_name(committee, 'committee.name')}.csv"
+
+    def superpixels(self, segmenter: str) -> Path:
+        """Folder of label maps."""
+        return self.root / "superpixels" / safe_name(segmenter, "explainer.segmenter.name")
+
+    def explanations(self, explainer: str, member: str) -> Path:
+        """Folder of one member's explanations."""
+        return self.root / "explanations" / safe_name(explainer, "explainer.name") / safe_name(member, "member")
+
+    def consensus(self, committee: str, explainer: str) -> Path:
+        """Folder of a committee's consensus."""
+        return self.root / "consensus" / safe_name(committee, "committee.name") / safe_name(explainer, "explainer.name")
+
+    def scores(self, committee: str, explainer: str) -> Path:
+        """Folder of members.csv, images.csv, correlations.csv."""
+        return self.root / "scores" / safe_name(committee, "committee.name") / safe_name(explainer, "explainer.name")
+
+    def figures(self, committee: str) -> Path:
+        """Folder of a committee's figures."""
+        return self.root / "figures" / safe_name(committee, "committee.name")
+
+    def tables(self, committee: str) -> Path:
+        """Folder of a committee's tables."""
+        return self.root / "tables" / safe_name(committee, "committee.name")

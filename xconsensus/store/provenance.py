@@ -1,0 +1,51 @@
+"""Provenance: the settings that shaped an artefact's numbers, compared key by key, and the versions that made it."""
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from xconsensus import __version__
+from xconsensus.errors import SettingsError
+
+Settings = Mapping[str, Any]
+
+
+def versions() -> dict[str, str]:
+    """Versions that stand in every header; they inform and are not compared."""
+    return {
+        "xconsensus": __version__,
+        "torch": importlib.metadata.version("torch"),
+        "python": platform.python_version(),
+    }
+
+
+def difference(made: Settings, wanted: Settings) -> str | None:
+    """The first setting that differs, as "key is A there, B now"; None when they are equal."""
+    there, now = flat(made), flat(wanted)
+    for key in [*now, *there]:
+        if there.get(key) != now.get(key):
+            return f"{key} is {there.get(key, 'absent')} there, {now.get(key, 'absent')} now"
+    return None
+
+
+def check_settings(path: Path, made: Settings, wanted: Settings) -> None:
+    """SettingsError naming the first setting in which an artefact on disk differs from the present config."""
+    if found := difference(made, as_json(wanted)):
+        raise SettingsError(path, found)
+
+
+def as_json(settings: Settings) -> dict[str, Any]:
+    """Settings as they come back from a file: tuples are lists."""
+    content: dict[str, Any] = json.loads(json.dumps(settings))
+    return content
+
+
+def flat(settings: Settings, prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level, "outer.inner" -> value."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
