@@ -72,7 +72,7 @@ def _correlations(members: Mapping[str, pd.DataFrame], dataset: str, level: floa
 
 def _margins(explainers: Iterable[str], members: Mapping[str, pd.DataFrame], dataset: str) -> Iterable[Claim]:
     paper = published.members(dataset)
-    for name in set(explainers).intersection(paper):
+    for name in (each for each in explainers if each in paper):
         claim = f"{name}: consensus's mAP above the best member's"
         yield Claim(claim, dataset, _margin(paper[name]), _margin(members[name]), n=len(members[name]) - 1)
 
@@ -113,7 +113,7 @@ def _has_masks(table: pd.DataFrame) -> bool:
 
 def _margin(table: pd.DataFrame) -> float:
     values = table.set_index("member")["mean_average_precision"]
-    return float(values[tables.ENSEMBLE] - values.drop(tables.ENSEMBLE).max())
+    return float(values[published.ENSEMBLE] - values.drop(published.ENSEMBLE).max())
 
 
 def _agrees(row: Mapping[Any, Any]) -> str:
