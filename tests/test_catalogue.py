@@ -13,10 +13,11 @@ from xconsensus import published
 from xconsensus.cli.listing import listing
 from xconsensus.compat import torchvision
 from xconsensus.errors import InputError
+from xconsensus.experiment.config import plain
+from xconsensus.experiment.experiment import Experiment, open_experiment
 from xconsensus.members.catalogue import COMMITTEES, Entry, entries, names, specifications
 from xconsensus.members.member import Member, members_of
 from xconsensus.members.weights import build
-from xconsensus.stages.context import Context
 
 CONF = Path(__file__).parents[1] / "conf/committee"
 
@@ -264,8 +265,8 @@ def composed(*overrides: str) -> DictConfig:
         return compose("score", overrides=[*overrides])
 
 
-def context(tmp_path: Path, *overrides: str) -> Context:
-    return Context(composed("committee=tiny", f"output_dir={tmp_path}", *overrides))
+def opened(tmp_path: Path, *overrides: str) -> Experiment:
+    return open_experiment(plain(composed("committee=tiny", f"output_dir={tmp_path}", *overrides)))
 
 
 @pytest.mark.parametrize("committee", SIZES)
@@ -279,19 +280,19 @@ def test_a_committee_brings_its_data_set(committee: str) -> None:
     assert len(specifications(found["committee"])) == SIZES[committee]
 
 
-def test_a_context_reads_catalogue_draw_and_scored(tmp_path: Path) -> None:
-    chosen = context(tmp_path, "committee.catalogue=[VGG16,AlexNet]", "committee.scored=[AlexNet,resnet10_w8]")
-    found = [member.name for member in chosen.initial]
+def test_an_experiment_reads_catalogue_draw_and_scored(tmp_path: Path) -> None:
+    chosen = opened(tmp_path, "committee.catalogue=[VGG16,AlexNet]", "committee.scored=[AlexNet,resnet10_w8]")
+    found = [member.name for member in chosen.members]
     assert found[:3] == ["VGG16", "AlexNet", "resnet10_w8"]
-    assert chosen.scored == ["AlexNet", "resnet10_w8"]
-    assert [member.name for member in chosen.working()] == found
-    assert context(tmp_path).scored == [member.name for member in context(tmp_path).initial]
+    assert chosen.shown_members == ["AlexNet", "resnet10_w8"]
+    assert [member.name for member in chosen.own_members] == found
+    assert opened(tmp_path).shown_members == [member.name for member in opened(tmp_path).members]
 
 
 @pytest.mark.parametrize("key", ["only", "scored"])
 def test_a_name_that_the_committee_lacks_is_named_with_the_nearest(tmp_path: Path, key: str) -> None:
     with pytest.raises(InputError, match=rf"committee\.{key}: tiny has no member resnet10_w9; nearest: .*resnet10_w8"):
-        context(tmp_path, f"committee.{key}=[resnet10_w9]")
+        opened(tmp_path, f"committee.{key}=[resnet10_w9]")
 
 
 def test_ls_members_shows_what_stands_for_a_model() -> None:

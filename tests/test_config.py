@@ -10,9 +10,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from xconsensus.cli import STAGES
-from xconsensus.explainers import METHODS, make
+from xconsensus.explainers import METHODS, make, own_settings
+from xconsensus.figures.index import FIGURES, TABLES
 from xconsensus.members.catalogue import specifications
-from xconsensus.stages.drawings import FIGURES, TABLES
 
 CONF = Path(__file__).parents[1] / "conf"
 FILES = [
@@ -74,8 +74,7 @@ def test_every_experiment_resolves_with_existing_figures_and_explainers(name: st
 @pytest.mark.parametrize("name", METHODS)
 def test_an_explainer_s_file_gives_every_setting_of_its_method_at_its_default(name: str) -> None:
     config = resolved("explain", f"explainer={name}")["explainer"]
-    other = ("name", "method", "vote", "similarity", "sigma", "segmenter")
-    settings = {key: value for key, value in config.items() if key not in other}
+    settings = own_settings(config)
     explainer = make(config["method"], settings)
     assert vars(explainer) == settings
     assert explainer == METHODS[name]()

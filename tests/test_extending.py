@@ -145,4 +145,4 @@ def test_installed_packages_are_found_by_their_names() -> None:
 def test_a_class_that_lacks_a_part_of_a_data_set_is_refused(tmp_path: Path) -> None:
     (tmp_path / "half.py").write_text("class Half:\n    classes = ['a']\n    has_masks = False\n")
     with pytest.raises(InputError, match="has no records; see docs/extending.md"):
-        load(f"{tmp_path}/half.py:Half", {})
+        load({"loader": f"{tmp_path}/half.py:Half"})

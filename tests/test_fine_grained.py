@@ -86,7 +86,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def load(name: str, root: Path, **settings: Any) -> Dataset:
     own = {"masks": None} if name == "flowers102" else {}
-    return datasets.load(name, {"root": str(root), "splits": SPLITS[name], **own, **settings})
+    return datasets.load({"loader": name, "root": str(root), "splits": SPLITS[name], **own, **settings})
 
 
 def parts(name: str, split: str) -> list[str]:

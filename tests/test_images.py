@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from xconsensus.compat import torchvision
-from xconsensus.datasets.images import RESAMPLING, center_crop, fit, read_mask, read_rgb, short_edge
+from xconsensus.datasets.images import RESAMPLING, center_crop, read_mask, read_rgb, resize_and_crop, short_edge
 from xconsensus.errors import InputError
 
 MODES = {
@@ -65,13 +65,13 @@ def test_an_odd_margin_is_split_to_within_a_pixel(height: int, width: int) -> No
 
 def test_what_fits_already_is_not_resampled() -> None:
     given = pixels(32, 50)
-    np.testing.assert_array_equal(fit(given, 32, 32), given[:, 9:41])
+    np.testing.assert_array_equal(resize_and_crop(given, 32, 32), given[:, 9:41])
 
 
 def test_masks_are_resized_without_new_values() -> None:
     mask = np.zeros((37, 53), np.uint8)
     mask[10:20, 20:40] = 1
-    found = fit(mask, 64, 48, "nearest")
+    found = resize_and_crop(mask, 64, 48, "nearest")
     assert found.shape == (48, 48)
     assert set(np.unique(found)) == {0, 1}
 

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from xconsensus.errors import DamagedError, InputError, SettingsError
 from xconsensus.jobs import job as jobs
-from xconsensus.stages.values import _own_device
+from xconsensus.jobs.process import own_device
 
 # Hydra says that the plugin's own options complete a preset of the same name; pytest undoes the program's filter.
 pytestmark = pytest.mark.filterwarnings(r"ignore:\s*'hydra/launcher:UserWarning")
@@ -82,10 +82,10 @@ def test_a_job_in_another_process_works_in_the_sweep_s_folder_and_raises(
 def test_jobs_take_the_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert [str(_own_device(job)) for job in (0, 1, 2, 3)] == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
-    assert str(_own_device(None)) == "cuda"
+    assert [str(own_device(job)) for job in (0, 1, 2, 3)] == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+    assert str(own_device(None)) == "cuda"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert str(_own_device(1)) == "cpu"
+    assert str(own_device(1)) == "cpu"
 
 
 def test_jobs_that_all_start_at_once_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:

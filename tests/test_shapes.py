@@ -162,7 +162,7 @@ def test_linear_model_fails(shapes: Shapes, features: str) -> None:
 
 
 def test_load_finds_the_data_set() -> None:
-    dataset = load("shapes", {"seed": 0, "resize": 73, "splits": SPLITS})
+    dataset = load({"loader": "shapes", "seed": 0, "resize": 73, "splits": SPLITS})
     assert dataset.has_masks
     record = dataset.records("test")[0]
     assert dataset.image(record).shape == (73, 73, 3)

@@ -14,7 +14,7 @@ from conftest import Outcome, Project, wait_until
 from test_checksums import flipped
 from test_cli import script
 
-from xconsensus.jobs.worklog import Work, read_record
+from xconsensus.jobs.worklog import Worklog, read_entry
 from xconsensus.store.files import HOST, write_json
 
 LIME = ("explainers=[lime]",)
@@ -133,7 +133,7 @@ def test_a_member_that_crashes_the_process_is_tried_last(predicted: Project) -> 
         assert subprocess.run(command, capture_output=True, check=False).returncode == -signal.SIGABRT
         made.append({path.stem for path in predictions.glob("*.safetensors")})
     assert made == [set(), {"second", "third", "fourth"}]
-    found = read_record(record(predicted, "finetune/first"))
+    found = read_entry(record(predicted, "finetune/first"))
     assert found
     assert (found.state, found.deaths) == ("crashed", 2)
     assert "crashed: finetune first" in predicted.run("status", *LIME).out
@@ -141,25 +141,25 @@ def test_a_member_that_crashes_the_process_is_tried_last(predicted: Project) -> 
 
 def test_records_follow_the_work(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
-    Work(path).end("done")
-    Work(path).end("stopped")
+    Worklog(path).end("done")
+    Worklog(path).end("stopped")
     assert not path.exists()
-    work = Work(path)
-    work.begin()
-    work.add(3)
-    work.add(4)
+    worklog = Worklog(path)
+    worklog.begin()
+    worklog.add(3)
+    worklog.add(4)
     running = json.loads(path.read_text())
     assert (running["state"], running["done"], running["pid"], running["host"]) == ("running", 7, os.getpid(), HOST)
-    work.end("failed", "why")
-    failed = read_record(path)
+    worklog.end("failed", "why")
+    failed = read_entry(path)
     assert failed
     assert (failed.state, failed.message) == ("failed", "why")
-    Work(path).end("done")
-    done = read_record(path)
+    Worklog(path).end("done")
+    done = read_entry(path)
     assert done
     assert (done.state, done.message, done.done) == ("done", "", 7)
     path.write_text("{damaged")
-    assert read_record(path) is None
+    assert read_entry(path) is None
 
 
 def test_an_interrupted_run_has_stopped_not_crashed(predicted: Project) -> None:
@@ -170,7 +170,7 @@ def test_an_interrupted_run_has_stopped_not_crashed(predicted: Project) -> None:
     wait_until(path.exists)
     process.terminate()
     process.wait()
-    found = read_record(path)
+    found = read_entry(path)
     assert found
     assert found.state == "stopped"
 

@@ -26,6 +26,9 @@ class CUB200:
     Raises InputError for missing files and malformed lines.
     """
 
+    image_keys = ()
+    mask_keys = ("masks", "mask_threshold")
+
     def __init__(self, *, root: str, masks: str | None = "segmentations", mask_threshold: int = 127) -> None:
         self.root = Path(root)
         need((self.root, *(self.root / name for name in (*_LISTS, "images"))), _FETCH)

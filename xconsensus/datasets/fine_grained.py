@@ -55,6 +55,9 @@ class FineGrained:
     Raises InputError, with what to fetch, where torchvision cannot read or download the files.
     """
 
+    image_keys: tuple[str, ...] = ()
+    mask_keys: tuple[str, ...] = ()
+
     def __init__(
         self, source: Source, *, root: str, splits: Mapping[str, str | Sequence[str]], download: bool = False
     ) -> None:
@@ -106,6 +109,8 @@ class Flowers102(FineGrained):
     ``masks`` is their folder inside or beside the data set's, None to do without. They are JPEGs, so the blue is
     blurred: background is each pixel whose red, green and blue all lie within ``mask_tolerance`` of (0, 0, 254).
     """
+
+    mask_keys = ("masks", "mask_tolerance")
 
     def __init__(
         self,

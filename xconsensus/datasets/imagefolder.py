@@ -23,6 +23,9 @@ class ImageFolder:
     first split are the classes.
     """
 
+    image_keys: tuple[str, ...] = ()
+    mask_keys = ("masks", "mask_threshold")
+
     def __init__(
         self,
         *,
@@ -99,7 +102,7 @@ def imagenet_wnids() -> list[str]:
     return list(ImageNetInfo("imagenet-1k").label_names())
 
 
-def readable(name: str) -> str:
+def class_words(name: str) -> str:
     """A class name for people: "tabby" for ImageNet's n02123045, any other name as it is."""
     if not re.fullmatch(r"n\d{8}", name):
         return name

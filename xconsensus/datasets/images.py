@@ -71,7 +71,9 @@ def center_crop(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return pixels[top : top + size, left : left + size]
 
 
-def fit(pixels: NDArray[np.uint8], resize: int, size: int, interpolation: str = "bicubic") -> NDArray[np.uint8]:
+def resize_and_crop(
+    pixels: NDArray[np.uint8], resize: int, size: int, interpolation: str = "bicubic"
+) -> NDArray[np.uint8]:
     """Short edge to ``resize``, then the central ``size`` x ``size`` pixels: what a member sees in evaluation."""
     return np.ascontiguousarray(center_crop(short_edge(pixels, resize, interpolation), size))
 

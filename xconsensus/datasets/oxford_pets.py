@@ -31,6 +31,8 @@ class OxfordPets:
     """
 
     has_masks = True
+    image_keys = ()
+    mask_keys = ("mask_values",)
 
     def __init__(
         self,

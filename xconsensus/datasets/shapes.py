@@ -73,6 +73,8 @@ class Shapes:
 
     classes: tuple[str, ...] = tuple(f"{pattern}-{shape}" for pattern in PATTERNS for shape in SHAPES)
     has_masks = True
+    image_keys = ("seed", "objects", "resize")
+    mask_keys = ()
 
     def __init__(self, *, seed: int, resize: int = 73, objects: int = 1, splits: Mapping[str, int]) -> None:
         if seed < 0:

@@ -1,15 +1,13 @@
-"""The config as plain values, checked before anything is read; the device and the batch size that they name."""
+"""The config as plain values, checked before anything is read."""
 
 import importlib.resources
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue
 
 from xconsensus.arithmetic.precision import PRECISIONS
 from xconsensus.errors import InputError, check_type, nearest
-from xconsensus.jobs.job import job_number
 from xconsensus.progress import MODES
 from xconsensus.store.provenance import flat
 
@@ -67,47 +65,12 @@ def _check(config: dict[str, Any]) -> None:
         raise InputError(
             f"dataset.size={values['dataset.size']} is more than dataset.resize={values['dataset.resize']}"
         )
+    if not 0 <= config["shard"] < config["shards"]:
+        raise InputError(
+            f"shard={config['shard']} is not one of 0..{config['shards'] - 1}: give shards=N with shard=range(N)"
+        )
     if not 0 < config["score"]["level"] < 1:
         raise InputError(f"score.level={config['score']['level']} is not between 0 and 1")
-
-
-def batch_size_of(config: dict[str, Any], device: torch.device) -> int:
-    """Perturbed images a pass at most; InputError for what is no such number."""
-    given = config["explain"]["batch_size"]
-    if given == "auto":
-        # On a CPU about a million pixels: with more of them, what layers hand on no longer stays in its cache.
-        return 256 if device.type != "cpu" else min(64, max(1, 2**20 // config["dataset"]["size"] ** 2))
-    if not isinstance(given, int) or isinstance(given, bool) or given < 1:
-        raise InputError(f"explain.batch_size={given} is neither auto nor a whole number of at least 1")
-    return given
-
-
-def shard_of(shard: int, shards: int) -> tuple[int, int]:
-    """A job's number and how many there are; InputError when it is none of them."""
-    if not 0 <= shard < shards:
-        raise InputError(f"shard={shard} is not one of 0..{shards - 1}: give shards=N with shard=range(N)")
-    return shard, shards
-
-
-def device_of(name: str, threads: int | None) -> torch.device:
-    """The device, after setting the CPU's threads; InputError for one that is not here."""
-    if threads is not None:
-        torch.set_num_threads(threads)
-    if name == "auto":
-        return _own_device(job_number())
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device={name} cannot be used here; try device=auto or device=cpu") from error
-    return device
-
-
-def _own_device(job: int | None) -> torch.device:
-    """The GPU, of several each job of a sweep its own in turn; the CPU where there is none."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda" if job is None else f"cuda:{job % torch.cuda.device_count()}")
 
 
 def _missing_key(config: DictConfig, error: Exception) -> str:

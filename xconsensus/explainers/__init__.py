@@ -10,9 +10,18 @@ from xconsensus.explainers.explanation import Explainer, Explanation
 from xconsensus.explainers.lime import Lime
 from xconsensus.explainers.smoothgrad import SmoothGrad
 
-__all__ = ["Explainer", "Explanation", "Lime", "SmoothGrad", "fewer_bits", "make"]
+__all__ = ["Explainer", "Explanation", "Lime", "SmoothGrad", "fewer_bits", "make", "own_settings"]
 
 METHODS: Mapping[str, type[Lime] | type[SmoothGrad]] = {"lime": Lime, "smoothgrad": SmoothGrad}
+
+
+# keys of the explainer group that are no settings of the method: where explanations lie, and what is made of them
+_OF_GROUP = ("name", "method", "segmenter", "vote", "similarity", "sigma")
+
+
+def own_settings(group: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of the config's explainer ``group`` that are its method's own settings, those that `make` takes."""
+    return {key: value for key, value in group.items() if key not in _OF_GROUP}
 
 
 def make(method: str, settings: Mapping[str, Any]) -> Explainer:

@@ -17,7 +17,8 @@ from matplotlib.lines import Line2D
 from xconsensus.errors import InputError
 from xconsensus.figures import style
 from xconsensus.figures.names import write_names
-from xconsensus.figures.tables import ENSEMBLE, EXPLAINERS
+from xconsensus.figures.tables import EXPLAINERS
+from xconsensus.published import ENSEMBLE
 from xconsensus.scores.metrics import Correlation, correlation
 
 MAX_NAMED = 20

@@ -1,19 +1,19 @@
-"""One failing member does not stop the others; all failures stand at the end, and in each member's record."""
+"""One failing member does not stop the others; all failures stand at the end, and in each member's log."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from xconsensus.errors import CommonError, InputError, MembersError, MissingStageError
-from xconsensus.jobs.worklog import Work
+from xconsensus.jobs.worklog import Worklog
 from xconsensus.progress import log
 
 
 class Failures:
-    """Collects the members that fail in a stage; ``work`` gives a member's record, where there are any."""
+    """Collects the members that fail in a stage; ``worklog`` gives a member's log, where there are any."""
 
-    def __init__(self, stage: str, work: Callable[[str], Work] = lambda _: Work()) -> None:
+    def __init__(self, stage: str, worklog: Callable[[str], Worklog] = lambda _: Worklog()) -> None:
         self.stage = stage
-        self.work = work
+        self.worklog = worklog
         self.messages: list[str] = []
         self.unmade: list[MissingStageError] = []
         self.defects: list[Exception] = []
@@ -21,34 +21,34 @@ class Failures:
 
     def deaths(self, member: str) -> int:
         """How often a process died at a member's work: those that may crash this one, too, are tried last."""
-        return self.work(member).deaths
+        return self.worklog(member).deaths
 
     @contextmanager
-    def of(self, member: str) -> Iterator[Work]:
+    def of(self, member: str) -> Iterator[Worklog]:
         """Run one member's work; its error is noted and the next member goes on, one common to all is raised."""
         self.tried += 1
-        work = self.work(member)
+        worklog = self.worklog(member)
         try:
-            yield work
+            yield worklog
         except CommonError as error:
-            work.end("failed", str(error))
+            worklog.end("failed", str(error))
             raise
         except InputError as error:
             if isinstance(error, MissingStageError):
                 self.unmade.append(error)
             message = str(error)
             self.messages.append(message if member in message else f"member {member}: {message}")
-            work.end("failed", message)
+            worklog.end("failed", message)
         except Exception as error:  # of the member's own code, or a defect: raised once the others are done
             message = f"{type(error).__name__}: {' '.join(str(error).split())}"
             log.error(f"error: member {member}: {message}")
             self.defects.append(error)
-            work.end("failed", message)
+            worklog.end("failed", message)
         except BaseException:
-            work.end("stopped")
+            worklog.end("stopped")
             raise
         else:
-            work.end("done")
+            worklog.end("done")
 
     def report(self) -> None:
         """MembersError when any member failed: its line if it is one, else a count after a line each.

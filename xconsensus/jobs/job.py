@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -15,10 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from xconsensus.errors import InputError
 from xconsensus.jobs.signals import stopping
-from xconsensus.jobs.worklog import Work, read_record
+from xconsensus.jobs.worklog import Worklog, read_entry
 from xconsensus.progress import log, set_up_log
 
 SHARED = ("finetune", "explain")  # stages that `shards` jobs can share
+SEVERAL = ("run", "plot", "status")  # stages that go through several explainers
 OUTCOME = "outcome.json"  # in each job's folder: how it ended
 failed: list[str] | None = None  # what was wrong in the jobs of this process; None in one that a launcher started
 sweep: Path | None = None  # the folder of the sweep that this process started
@@ -39,29 +41,42 @@ class Job:
             os.chdir(HydraConfig.get().runtime.cwd)  # relative folders mean the same in every job
         if (number := job_number()) is not None:
             log.info(f"job {number}: {HydraConfig.get().job.override_dirname or 'defaults'}")
-        work = Work(None if number is None else Path(HydraConfig.get().sweep.dir, str(number), OUTCOME))
-        work.begin()
+        worklog = Worklog(None if number is None else Path(HydraConfig.get().sweep.dir, str(number), OUTCOME))
+        worklog.begin()
         with stopping() if failed is None else nullcontext():
-            self._run(config, work)
+            self._run(config, worklog)
 
-    def _run(self, config: DictConfig, work: Work) -> None:
+    def _run(self, config: DictConfig, worklog: Worklog) -> None:
         try:
             if config.source not in ("run", "published"):
                 raise InputError(f"source={config.source} is neither run nor published")
             if config.shards != 1 and self.stage not in SHARED:
                 raise InputError(f"{self.stage} is not shared by jobs: leave out shard and shards")
-            module = "published" if (self.stage, config.source) == ("plot", "published") else self.stage
-            importlib.import_module(f"xconsensus.stages.{module}").run(config)
-            work.end("done")
+            stage = importlib.import_module(f"xconsensus.stages.{self.stage}")
+            stage.run(for_each_explainer(config) if self.stage in SEVERAL else config)
+            worklog.end("done")
         except InputError as error:
-            work.end("failed", str(error))
+            worklog.end("failed", str(error))
             log.error(f"error: {error}")
             if failed is None:
                 raise
             failed.append(str(error))  # kept from Hydra, which would print a traceback
         except BaseException as error:
-            work.end("failed", type(error).__name__)
+            worklog.end("failed", type(error).__name__)
             raise
+
+
+def for_each_explainer(config: DictConfig) -> list[DictConfig]:
+    """The job's config with each of its ``explainers`` in turn; ``explainer=X`` on the command line leaves X alone.
+
+    Raises InputError when there is none.
+    """
+    overrides = list(HydraConfig.get().overrides.task)
+    given = [override.split("=", 1)[1] for override in overrides if override.startswith("explainer=")]
+    others = [override for override in overrides if not override.startswith("explainer=")]
+    if not (given or config.explainers):
+        raise InputError("explainers is empty: name at least one, as in explainers=[lime]")
+    return [compose("run", overrides=[*others, f"explainer={name}"]) for name in given or config.explainers]
 
 
 class Sweep(Callback):
@@ -81,11 +96,11 @@ def unfinished() -> list[str]:
     for a failed job and the first failure hides all others (its issues 1928 and 2284); a job that is killed says
     nothing at all. So each job writes down how it ends.
     """
-    records = {int(path.parent.name): read_record(path) for path in sweep.glob(f"*/{OUTCOME}")} if sweep else {}
+    outcomes = {int(path.parent.name): read_entry(path) for path in sweep.glob(f"*/{OUTCOME}")} if sweep else {}
     return [
-        f"job {number}: {record.message if record.state == 'failed' else 'ended without a word, killed perhaps'}"
-        for number, record in sorted(records.items())
-        if record and record.state != "done"
+        f"job {number}: {entry.message if entry.state == 'failed' else 'ended without a word, killed perhaps'}"
+        for number, entry in sorted(outcomes.items())
+        if entry and entry.state != "done"
     ]
 
 

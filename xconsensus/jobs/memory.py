@@ -59,16 +59,24 @@ def release_freed_memory() -> None:
         _libc.malloc_trim(0)
 
 
-class Keeper:
-    """Gives kept memory back when it has grown: it falls into pieces, and a new member needs others.
+class Batches:
+    """A batch size that is halved for good where memory does not suffice; ``key`` is its config key.
 
-    Not after every image: the kernel takes as long to provide the pages anew as a small network to use them.
+    Kept memory is given back when it has grown: it falls into pieces, and a new member needs others. Not after every
+    image: the kernel takes as long to provide the pages anew as a small network to use them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, size: int, key: str) -> None:
+        self.size, self.key = size, key
         self._usual: int | None = None
 
-    def release_if_grown(self) -> None:
+    def compute(self, function: Callable[[int], Result], member: str) -> Result:
+        """``function`` of the batch size, as `within_memory` has it."""
+        result, self.size = within_memory(function, self.size, member, self.key)
+        self._release_if_grown()
+        return result
+
+    def _release_if_grown(self) -> None:
         """Give back what is kept if the process holds half as much again as at the first call since it last did."""
         if not _libc:
             return

@@ -1,8 +1,10 @@
-"""Work spread over jobs that do not talk to each other: each computes the same partition and takes its own part."""
+"""Work shared by jobs that do not talk to each other: each computes the same partition and takes its own part."""
 
 import heapq
 from collections.abc import Mapping
 from typing import Any, TypeVar
+
+from xconsensus.progress import log
 
 Unit = TypeVar("Unit", bound=Any)  # comparable
 
@@ -21,3 +23,14 @@ def partition(costs: Mapping[Unit, int], parts: int) -> list[list[Unit]]:
         found[part].append(unit)
         heapq.heapreplace(loads, (load + costs[unit], part))
     return [sorted(units) for units in found]
+
+
+def own_share(costs: Mapping[Unit, int], share: int, shares: int, units: str) -> list[Unit]:
+    """The units of job ``share`` of ``shares``, sorted, and a line that says how many ``units`` of what these are."""
+    own = partition(costs, shares)[share]
+    part, whole = sum(costs[unit] for unit in own), sum(costs.values())
+    percent = 100 * part / whole if whole else 0.0
+    log.info(f"shard {share} of {shares}: {len(own)} of {len(costs)} {units}, {percent:.3g} % of all work")
+    if not own:
+        log.info(f"shard {share} of {shares} has nothing to do: there is less work than jobs")
+    return own

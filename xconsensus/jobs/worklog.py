@@ -1,4 +1,4 @@
-"""Records of work: who is at it since when, how far it is, how it ended. `xconsensus status` and sweeps read them."""
+"""Logs of work: who is at it since when, how far it is, how it ended. `xconsensus status` and sweeps read them."""
 
 import os
 import time
@@ -15,8 +15,8 @@ State = Literal["running", "done", "failed", "stopped", "crashed"]
 
 
 @dataclass
-class Record:
-    """What stands in a record. ``done`` counts images or epochs, ``seconds`` what they took."""
+class Entry:
+    """What stands in a log. ``done`` counts images or epochs, ``seconds`` what they took."""
 
     state: State = "running"
     host: str = HOST
@@ -28,23 +28,23 @@ class Record:
     message: str = ""
 
 
-def read_record(path: Path) -> Record | None:
-    """The record, None where there is none; "running" by a process that is dead is "crashed"."""
+def read_entry(path: Path) -> Entry | None:
+    """What stands in a log, None where there is none; "running" by a process that is dead is "crashed"."""
     with suppress(InputError, TypeError):
-        record = Record(**read_json(path))
-        if record.state == "running" and not alive(record.host, record.pid):
-            record.state, record.deaths = "crashed", record.deaths + 1
-        return record
+        entry = Entry(**read_json(path))
+        if entry.state == "running" and not alive(entry.host, entry.pid):
+            entry.state, entry.deaths = "crashed", entry.deaths + 1
+        return entry
     return None
 
 
-class Work:
-    """One piece of work and its record, which is written only once there is something to do or to say."""
+class Worklog:
+    """One piece of work and its log, which is written only once there is something to do or to say."""
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
-        self.record: Record | None = None
-        self._before = read_record(path) if path else None
+        self.entry: Entry | None = None
+        self._before = read_entry(path) if path else None
 
     @property
     def deaths(self) -> int:
@@ -54,31 +54,31 @@ class Work:
     def begin(self) -> None:
         """Say that this process is at it."""
         started = datetime.now(UTC).isoformat(timespec="seconds")
-        self.record = self.record or Record(pid=os.getpid(), started=started, deaths=self.deaths)
+        self.entry = self.entry or Entry(pid=os.getpid(), started=started, deaths=self.deaths)
         self._clock = time.monotonic()
         self._write()
 
     def add(self, done: int) -> None:
         """Say that so many more images or epochs are done."""
-        assert self.record
+        assert self.entry
         now = time.monotonic()
-        self.record.done += done
-        self.record.seconds += now - self._clock
+        self.entry.done += done
+        self.entry.seconds += now - self._clock
         self._clock = now
         self._write()
 
     def end(self, state: State, message: str = "") -> None:
         """Say how it ended; nothing when nothing was begun and nothing stands to be corrected."""
-        if self.record is None and (state == "stopped" or (state == "done" and self._before is None)):
+        if self.entry is None and (state == "stopped" or (state == "done" and self._before is None)):
             return
-        self.record = self.record or replace(self._before or Record())
-        self.record.state, self.record.message = state, message
+        self.entry = self.entry or replace(self._before or Entry())
+        self.entry.state, self.entry.message = state, message
         if state == "done":
-            self.record.deaths = 0
-        if self.record != self._before:
+            self.entry.deaths = 0
+        if self.entry != self._before:
             self._write()
 
     def _write(self) -> None:
-        if self.path and self.record:
+        if self.path and self.entry:
             with suppress(InputError):  # a full disk stops the work itself, and with a better line
-                write_json(self.path, asdict(self.record))
+                write_json(self.path, asdict(self.entry))

@@ -58,7 +58,7 @@ def names(committee: str) -> list[str]:
     if committee not in COMMITTEES:
         raise InputError(f"committee.catalogue={committee} is no list and none of {', '.join(COMMITTEES)}")
     models = published.table2(COMMITTEES[committee])["model"]
-    return [str(model) for model in models if model != "consensus"]
+    return [str(model) for model in models if model != published.ENSEMBLE]
 
 
 def specifications(committee: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

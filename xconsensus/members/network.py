@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 from xconsensus.arithmetic.folding import fold_batch_norms
 from xconsensus.arithmetic.int8 import Int8
 from xconsensus.members.member import Member
+from xconsensus.members.weights import build, fill, head_tensors, read_weights
 
 
 class Network(nn.Module):
@@ -89,3 +91,16 @@ class Network(nn.Module):
         with self.computing():
             logits: Tensor = self(inputs)
             return logits
+
+
+def network_of(member: Member, classes: int, device: torch.device, new_head: bool = False) -> Network:
+    """The member's network on the device, with its weights; where a file has other classes, with a ``new_head``, which
+    is then to be trained.
+
+    Raises InputError naming the member for weights that cannot be read or do not fit.
+    """
+    model = build(member, classes)
+    if member.weights:
+        head = head_tensors(member, classes) if new_head else ()
+        fill(model, member, read_weights(Path(member.weights), member.name), member.weights, head)
+    return Network(member, model).to(device)

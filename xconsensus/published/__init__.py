@@ -16,6 +16,7 @@ import pandas as pd
 from xconsensus.errors import InputError
 
 DATASETS = ("imagenet", "cub200")
+ENSEMBLE = "consensus"  # the row of the committee itself, in these tables and in a run's own
 
 # Longest first: SE_ResNeXt is no SE_ResNet, and neither is a ResNet.
 _FAMILIES = sorted(
@@ -59,12 +60,12 @@ def correlations(dataset: str) -> pd.DataFrame:
 def members(dataset: str) -> dict[str, pd.DataFrame]:
     """Table 2 as the figures take it: "lime" and "smoothgrad" -> member, family, accuracy, consensus_score, ...
 
-    Last comes the row "consensus", NaN where nothing is published. The paper gives no intervals, so these columns
+    Last comes the row `ENSEMBLE`, NaN where nothing is published. The paper gives no intervals, so these columns
     are absent. The family is read off the model's name. Raises InputError as `table2` does.
     """
     table = table2(dataset)
-    if "consensus" not in set(table["model"]):
-        table = pd.concat([table, pd.DataFrame({"model": ["consensus"]})], ignore_index=True)
+    if ENSEMBLE not in set(table["model"]):
+        table = pd.concat([table, pd.DataFrame({"model": [ENSEMBLE]})], ignore_index=True)
     tables = {}
     for explainer in ("lime", "smoothgrad"):
         rows = {

@@ -1,9 +1,10 @@
-"""What a consensus owes to its committee: random committees (section 4.5.2) and growing ones (section 4.5.3).
+"""What a consensus owes to its committee: a family alone (Fig. 7), random committees (section 4.5.2) and growing ones
+(section 4.5.3).
 
 Images come one at a time, so that memory holds one image's maps of all m members.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xconsensus.consensus import Similarity
-from xconsensus.errors import InputError
-from xconsensus.scores.metrics import average_precisions, correlation
+from xconsensus.errors import InputError, nearest
+from xconsensus.scores.metrics import Intervals, average_precisions, correlation
 
 Floats = NDArray[np.floating]
 Committee = NDArray[np.integer]  # positions of its members among all, each once
@@ -60,6 +61,30 @@ def growing_committees(
     return pd.DataFrame(rows, columns=["size", "trial", "mean_average_precision"])
 
 
+def family_of(families: Sequence[str], names: Sequence[str], wanted: str | list[str] | None) -> list[int]:
+    """Positions of the members of one family: ``wanted`` is its name, a list of members, or None, the largest family.
+
+    ``families`` and ``names`` are those of all members. Raises InputError for a family or member that is not there.
+    """
+    if isinstance(wanted, list):
+        for name in wanted:
+            if name not in names:
+                raise InputError(f"plot.family: the committee has no member {name}{nearest(name, names)}")
+        return [names.index(name) for name in wanted]
+    if wanted is None:
+        wanted = str(pd.Series(families).value_counts(sort=False).idxmax())
+    if wanted not in families:
+        raise InputError(f"plot.family={wanted}: the committee has no such family{nearest(wanted, families)}")
+    return [position for position, family in enumerate(families) if family == wanted]
+
+
+def extras_of(bounds: Sequence[int], members: int, family: int) -> tuple[int, int]:
+    """How many others join a family: ``bounds``, or where the rest is smaller, a third to two thirds of it."""
+    low, high = bounds
+    rest = members - family
+    return (low, high) if high <= rest else (max(1, rest // 3), max(1, 2 * rest // 3))
+
+
 def random_committees(
     members: int, family: Sequence[int], extras: tuple[int, int] = (10, 20), trials: int = 20, seed: int = 0
 ) -> list[Committee]:
@@ -102,6 +127,20 @@ def agreement(scores: Floats, complete: Floats, committees: Sequence[Committee])
     found = [correlation(score, complete) for score in scores]
     rows = [(i, len(committees[i]), each.pearson_r, each.spearman_r) for i, each in enumerate(found)]
     return pd.DataFrame(rows, columns=["trial", "size", "pearson_r", "spearman_r"])
+
+
+def family_scores(names: Sequence[str], scores: Mapping[str, Floats], intervals: Intervals) -> pd.DataFrame:
+    """Consensus scores of a family's members (f) by several votes, each with similarities (images, f).
+
+    One row a vote and member: vote, member, consensus_score, consensus_score_low, consensus_score_high.
+    """
+    parts = []
+    for vote, similarities in scores.items():
+        low, high = intervals.of(similarities)
+        mean = similarities.mean(0)
+        columns = {"consensus_score": mean, "consensus_score_low": low, "consensus_score_high": high}
+        parts.append(pd.DataFrame({"vote": vote, "member": names, **columns}))
+    return pd.concat(parts, ignore_index=True)
 
 
 def _draw(members: int, sizes: Sequence[int], trials: int, seed: int) -> list[tuple[int, int, Committee]]:

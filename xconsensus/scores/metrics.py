@@ -73,6 +73,19 @@ def average_precisions(values: ArrayLike, positives: ArrayLike, counts: ArrayLik
     return np.asarray((gains * precision).sum(axis=-1) / inside.sum(), dtype=np.float64)
 
 
+def areas(mask: NDArray[np.bool_], segments: ArrayLike | None = None) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """``positives`` and ``counts`` of an image's explanations as `average_precision` takes them, from its ``mask``.
+
+    ``mask`` is (H, W). With ``segments`` (H, W) or (H * W,), numbered from 0, an explanation has one value a
+    superpixel, without them one a pixel, each of which counts once.
+    """
+    inside = mask.ravel()
+    if segments is None:
+        return inside, None
+    flat = np.asarray(segments).ravel()
+    return np.bincount(flat, weights=inside), np.bincount(flat)
+
+
 def _of_pixels(values: Floats, outside: NDArray[np.bool_]) -> float:
     """Average precision of a map (K,) of pixels: numbers are sorted that hold value and, last, outside or not.
 
@@ -189,3 +202,16 @@ def bootstrap_mean(samples: ArrayLike, draws: int = 1000, seed: int = 0, level: 
         warnings.simplefilter("ignore", RuntimeWarning)
         low, high = np.nanpercentile(means, [50 * (1 - level), 50 * (1 + level)], axis=0)
     return low, high
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Bootstrap intervals over images: ``draws`` resamplings, of a ``level`` in 0..1, seeded by ``seed``."""
+
+    draws: int
+    level: float
+    seed: int
+
+    def of(self, samples: ArrayLike) -> tuple[Floats, Floats]:
+        """Low and high ends (members,) of the means of samples (images, members), as `bootstrap_mean` has them."""
+        return bootstrap_mean(samples, self.draws, self.seed, self.level)

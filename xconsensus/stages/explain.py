@@ -1,7 +1,9 @@
 """explain: choose the images, cut them into superpixels, and explain every member on them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,22 +16,33 @@ from xconsensus.arithmetic.precision import PRECISIONS, check_precision, compile
 from xconsensus.datasets import Record
 from xconsensus.datasets.selection import choose, right_images
 from xconsensus.errors import InputError
+from xconsensus.experiment.artefacts import (
+    explained_images,
+    explanations_of,
+    image_settings,
+    label_maps,
+    members_with_predictions,
+    predictions,
+    with_trained_weights,
+)
+from xconsensus.experiment.experiment import Experiment, start
 from xconsensus.explainers import Explainer, Explanation, fewer_bits
 from xconsensus.explainers.explanation import Image
 from xconsensus.explainers.superpixels import segment
 from xconsensus.jobs.failures import Failures
-from xconsensus.jobs.memory import within_memory
-from xconsensus.jobs.worklog import Work
-from xconsensus.members.costs import seconds_a_pass
+from xconsensus.jobs.memory import Batches
+from xconsensus.jobs.process import batch_size_of
+from xconsensus.jobs.shares import own_share
+from xconsensus.jobs.worklog import Worklog
+from xconsensus.members.costs import operations_a_pass, rehearsal, seconds_a_pass
 from xconsensus.members.member import Member
-from xconsensus.members.network import Network
+from xconsensus.members.network import Network, network_of
 from xconsensus.progress import counter, log
 from xconsensus.seeding import generator
-from xconsensus.stages.context import Context
-from xconsensus.stages.sharding import own_images
 from xconsensus.store.files import read_json, read_settings, write_csv, write_json
 from xconsensus.store.locks import claimed
 from xconsensus.store.provenance import check_settings
+from xconsensus.store.resume import discard, is_made, spoilt, turns
 from xconsensus.store.shards import Shards
 from xconsensus.threads import ahead, at_once
 
@@ -38,63 +51,73 @@ ROUNDING = 0.1  # a larger share of fewer bits in the variance of a network's ou
 
 def run(config: DictConfig) -> None:
     """The stage; see the module."""
-    context = Context(config)
-    settings = context.explainer_settings()
-    del settings["method"]
-    explainer = explainers.make(context.config["explainer"]["method"], settings)
-    check_precision(context.config["explain"]["precision"], context.device, fewer_bits(explainer))
-    records = _choose_images(context)
-    own = own_images(context, records)
-    if context.dry_run:
-        _plan(context, explainer, own)
+    explain(start(config))
+
+
+def explain(experiment: Experiment) -> None:
+    """Choose the images unless they are chosen, and explain what is not explained yet."""
+    explainer = explainers.make(experiment.explainer["method"], explainers.own_settings(experiment.explainer))
+    check_precision(experiment.config["explain"]["precision"], experiment.device, fewer_bits(explainer))
+    records = choose_images(experiment)
+    own = own_images(experiment, records)
+    if experiment.config["dry_run"]:
+        _plan(experiment, explainer, own)
         return
-    if context.shards > 1:
+    if experiment.config["shards"] > 1:
         ids = {record.image_id for _, images in own for record in images}
         records = [record for record in records if record.image_id in ids]
-    labels = _cut_superpixels(context, records) if explainer.on_superpixels else None
-    failures = Failures("explain", partial(context.work, "explain"))
+    labels = cut_superpixels(experiment, records) if explainer.on_superpixels else None
+    size = batch_size_of(experiment.config["explain"]["batch_size"], experiment.device, experiment.images.size)
+    work = Explaining(experiment, explainer, labels, Batches(size, "explain.batch_size"))
+    failures = Failures("explain", partial(experiment.worklog, "explain"))
     own.sort(key=lambda each: failures.deaths(each[0].name))
     for number, (member, images) in enumerate(own, 1):
-        with failures.of(member.name) as work:
-            title = f"{context.config['explainer']['name']} {member.name} ({number}/{len(own)})"
-            _explain_member(context, explainer, context.ready(member), images, labels, title, work)
+        with failures.of(member.name) as worklog:
+            title = f"{experiment.explainer_name} {member.name} ({number}/{len(own)})"
+            explain_member(work, with_trained_weights(experiment, member), images, title, worklog)
     failures.report()
-    log.info(f"{context.config['explainer']['name']}: {len(own)} members explained on {len(records)} images")
+    log.info(f"{experiment.explainer_name}: {len(own)} members explained on {len(records)} images")
 
 
-def _choose_images(context: Context) -> list[Record]:
+# --- which images, and whose ---
+
+
+def choose_images(experiment: Experiment) -> list[Record]:
     """The images this committee explains; written to images/<committee>.csv, with how they were chosen beside it."""
-    path, options = context.store.images(context.committee), context.config["explain"]
-    candidates = context.dataset.records(context.explain_split)
+    path, options = experiment.store.images(experiment.committee), experiment.config["explain"]
+    candidates = experiment.dataset.records(experiment.explain_split)
     settings = {
-        "dataset": context.image_settings,
+        "dataset": image_settings(experiment),
         **{key: options[key] for key in ("images", "per_class", "sample", "only_correct")},
-        "split": context.explain_split,
-        "seed": context.seed,
+        "split": experiment.explain_split,
+        "seed": experiment.seed,
         "candidates": len(candidates),
     }
-    if options["only_correct"] != "none":
-        members = context.predicted()
+    members = [] if options["only_correct"] == "none" else members_with_predictions(experiment)
+    if members:
         settings["members"] = {member.name: member.settings()["weights"] for member in members}
-    if context.usable(path, lambda: check_settings(path, read_settings(path), settings)):
-        return context.chosen()
-    if options["only_correct"] == "none":
-        right = candidates
-    else:
-        right = _right(context, members, candidates, options["only_correct"])
-    right = context.readable(right, masks=context.dataset.has_masks)
-    chosen = choose(right, options["sample"], options["images"], options["per_class"], context.seed)
-    if context.dataset.has_masks:
+    check = partial(_check_table, experiment, settings)
+    if is_made(path, check, experiment.config["overwrite"]):
+        return explained_images(experiment)
+    right = right_by(experiment, members, candidates, options["only_correct"]) if members else candidates
+    right = experiment.images.usable(right, masks=experiment.dataset.has_masks)
+    chosen = choose(right, options["sample"], options["images"], options["per_class"], experiment.seed)
+    if experiment.dataset.has_masks:
         for record in chosen:
-            context.dataset.mask(record)  # a wrong mask is better found before the hours than after
+            experiment.dataset.mask(record)  # a wrong mask is better found before the hours than after
     log.info(f"{len(chosen)} images to explain, of {len(right)} that remain of {len(candidates)}{_why(options)}")
-    if not context.dry_run:
+    if not experiment.config["dry_run"]:
         table = pd.DataFrame([(r.image_id, r.path, r.label) for r in chosen], columns=["image_id", "path", "label"])
         write_csv(path, table, settings)
     return chosen
 
 
-def _why(options: dict[str, object]) -> str:
+def _check_table(experiment: Experiment, settings: Mapping[str, Any]) -> None:
+    path = experiment.store.images(experiment.committee)
+    check_settings(path, read_settings(path), settings)
+
+
+def _why(options: Mapping[str, Any]) -> str:
     match options["only_correct"]:
         case "all":
             return ", right by every member"
@@ -103,8 +126,10 @@ def _why(options: dict[str, object]) -> str:
     return ""
 
 
-def _right(context: Context, members: Sequence[Member], candidates: Sequence[Record], mode: str) -> list[Record]:
-    """The candidates that all or any of the members classify correctly, by their stored predictions."""
+def right_by(
+    experiment: Experiment, members: Sequence[Member], candidates: Sequence[Record], mode: str
+) -> list[Record]:
+    """The candidates that all or any (``mode``) of the members classify correctly, by their stored predictions."""
     if all(record.label < 0 for record in candidates):
         raise InputError(
             f"explain.only_correct={mode}: labels of the images are unknown; set explain.only_correct=none"
@@ -112,7 +137,7 @@ def _right(context: Context, members: Sequence[Member], candidates: Sequence[Rec
     by_id = {record.image_id: record for record in candidates}
     correct: dict[str, list[bool]] = {}
     for member in members:
-        ids, probabilities, labels = context.predictions(context.explain_split, member)
+        ids, probabilities, labels = predictions(experiment, experiment.explain_split, member)
         for image_id, hit in zip(ids, (probabilities.argmax(1) == labels).tolist(), strict=True):
             correct.setdefault(image_id, []).append(hit)
     ids = [image_id for image_id, hits in correct.items() if len(hits) == len(members) and image_id in by_id]
@@ -120,61 +145,107 @@ def _right(context: Context, members: Sequence[Member], candidates: Sequence[Rec
     right = [by_id[image_id] for image_id, keep in zip(ids, kept, strict=True) if keep]
     if not right:
         raise InputError(
-            f"no image of split {context.explain_split} is classified correctly by {mode} of the {len(members)}"
+            f"no image of split {experiment.explain_split} is classified correctly by {mode} of the {len(members)}"
             " members: set explain.only_correct=any or none, or leave out the weakest members"
         )
     return right
 
 
-def _cut_superpixels(context: Context, records: Sequence[Record]) -> Shards:
+def own_images(experiment: Experiment, records: Sequence[Record]) -> list[tuple[Member, list[Record]]]:
+    """Members and the images that this job explains with each: whole chunks of ``explain.shard_images``, in order.
+
+    Members without any are left out.
+    """
+    members, size = experiment.own_members, experiment.config["explain"]["shard_images"]
+    if experiment.config["shards"] == 1:
+        every = list(records)
+        return [(member, every) for member in members]
+    chunks = [records[first : first + size] for first in range(0, len(records), size)]
+    operations = {member.name: operations_a_pass(member, len(experiment.dataset.classes)) for member in members}
+    costs = {
+        (member.name, number): operations[member.name] * len(chunk)
+        for member in members
+        for number, chunk in enumerate(chunks)
+    }
+    units = f"pieces (one member, up to {size} images)"
+    images: dict[str, list[Record]] = {member.name: [] for member in members}
+    for name, number in own_share(costs, experiment.config["shard"], experiment.config["shards"], units):
+        images[name] += chunks[number]
+    return [(member, images[member.name]) for member in members if images[member.name]]
+
+
+def cut_superpixels(experiment: Experiment, records: Sequence[Record]) -> Shards:
     """Label maps of the images, one an image for all members, made where they are missing."""
-    segmenter = dict(context.config["explainer"]["segmenter"])
+    segmenter = dict(experiment.explainer["segmenter"])
     name = segmenter.pop("name")
-    labels = context.labels(name)
+    labels = label_maps(experiment)
     by_id = {record.image_id: record for record in records}
-    missing = context.missing(labels, by_id)
+    discard(spoilt(labels, experiment.config["overwrite"]))
 
     def cut(image_id: str) -> Tensor:
-        return torch.from_numpy(segment(context.image(by_id[image_id]), name, segmenter))
+        return torch.from_numpy(segment(experiment.images.image(by_id[image_id]), name, segmenter))
 
-    with counter(f"superpixels ({name})", len(missing), "images", context.progress) as count:
-        for ids in context.chunks(labels, [*by_id], context.config["explain"]["shard_images"]):
+    missing, progress = labels.missing(by_id), experiment.config["progress"]
+    with counter(f"superpixels ({name})", len(missing), "images", progress) as count:
+        for ids in turns(experiment.store.root, labels, [*by_id], experiment.config["explain"]["shard_images"]):
             labels.write(ids, at_once(cut, ids))
             count.add(len(ids))
     return labels
 
 
-def _explain_member(
-    context: Context,
-    explainer: Explainer,
-    member: Member,
-    records: Sequence[Record],
-    labels: Shards | None,
-    title: str,
-    work: Work,
-) -> None:
-    """Explain what is missing of one member, a shard at a time; the next image is read while one is explained."""
-    shards = context.explanations(member)
-    if not (missing := context.missing(shards, [record.image_id for record in records])):
-        return
+# --- one member ---
+
+
+@dataclass(frozen=True)
+class Explaining:
+    """What the explanations of all members have in common; ``labels`` are superpixels, for explainers on these."""
+
+    experiment: Experiment
+    explainer: Explainer
+    labels: Shards | None
+    batches: Batches
+
+    def image(self, record: Record) -> Image:
+        """One image as explainers take it."""
+        images, seed = self.experiment.images, self.experiment.seed
+        segments = self.labels.values(record.image_id).reshape(images.size, images.size) if self.labels else None
+        return Image(images.image(record), record.label, partial(generator, seed, record.image_id), segments)
+
+
+def explain_member(work: Explaining, member: Member, records: Sequence[Record], title: str, worklog: Worklog) -> None:
+    """Explain what is missing of one member, a shard at a time; the next image is read while one is explained.
+
+    Parameters
+    ----------
+    work : the experiment, explainer and superpixels.
+    member : one with weights.
+    records : the images to explain.
+    title : what the progress bar says.
+    worklog : where it is noted how many are done.
+    """
+    experiment, shards = work.experiment, explanations_of(work.experiment, member)
+    discard(spoilt(shards, experiment.config["overwrite"]))
     by_id = {record.image_id: record for record in records}
-    work.begin()
-    network = context.network(member)
+    if not (missing := shards.missing(by_id)):
+        return
+    worklog.begin()
+    new_head = experiment.config["committee"]["finetune"]
+    network = network_of(member, len(experiment.dataset.classes), experiment.device, new_head)
     network.fuse()
-    precision = _set_speed(context, explainer, network, shards, len(missing))
-    spoilt = 0
-    with counter(title, len(missing), "images", context.progress) as count:
-        for ids in context.chunks(shards, [*by_id], context.config["explain"]["shard_images"]):
+    precision = _set_speed(work, network, shards, len(missing))
+    again = 0
+    with counter(title, len(missing), "images", experiment.config["progress"]) as count:
+        for ids in turns(experiment.store.root, shards, [*by_id], experiment.config["explain"]["shard_images"]):
             found, chunk = [], [by_id[image_id] for image_id in ids]
-            for record, image in zip(chunk, ahead(partial(_image, context, labels), chunk), strict=True):
-                explanation, again = _explain(context, explainer, network, record, image)
+            for record, image in zip(chunk, ahead(work.image, chunk), strict=True):
+                explanation, in_float32 = _explain(work, network, record, image)
                 found.append(explanation)
-                spoilt += again
+                again += in_float32
                 count.add()
             shards.write(ids, [each.values for each in found], _fields(found), precision=precision)
-            work.add(len(ids))
-    if spoilt:
-        log.info(f"{member.name}: {spoilt} of {len(missing)} images explained in float32, as {precision} spoilt them")
+            worklog.add(len(ids))
+    if again:
+        log.info(f"{member.name}: {again} of {len(missing)} images explained in float32, as {precision} spoilt them")
 
 
 def _fields(found: Sequence[Explanation]) -> dict[str, Tensor]:
@@ -186,79 +257,73 @@ def _fields(found: Sequence[Explanation]) -> dict[str, Tensor]:
     }
 
 
-def _image(context: Context, labels: Shards | None, record: Record) -> Image:
-    """One image as explainers take it."""
-    segments = labels.values(record.image_id).reshape(context.size, context.size) if labels else None
-    return Image(context.image(record), record.label, partial(generator, context.seed, record.image_id), segments)
-
-
-def _set_speed(context: Context, explainer: Explainer, network: Network, shards: Shards, images: int) -> str:
+def _set_speed(work: Explaining, network: Network, shards: Shards, images: int) -> str:
     """Choose precision and compilation; with auto, the precision of shards that exist stays. Returns the precision."""
-    options, (forward, backward) = context.config["explain"], explainer.passes()
+    options, (forward, backward) = work.experiment.config["explain"], work.explainer.passes()
     precision = options["precision"]
     if precision == "auto":
-        precision = _common_precision(context, explainer, network, shards)
-    set_precision(network, precision, len(context.dataset.classes))
+        precision = _common_precision(work, network, shards)
+    set_precision(network, precision, len(work.experiment.dataset.classes))
     if options["compile"] == "auto" and not backward:
-        compile_if_worth(network, context.size, min(context.batch_size, forward), forward * images)
+        compile_if_worth(network, work.experiment.images.size, min(work.batches.size, forward), forward * images)
     return str(precision)
 
 
-def _common_precision(context: Context, explainer: Explainer, network: Network, shards: Shards) -> str:
+def _common_precision(work: Explaining, network: Network, shards: Shards) -> str:
     """The fastest precision as the first run found it: jobs on several machines are to make the same explanations."""
-    path = context.store.record(f"precision/{context.config['explainer']['name']}", network.member.name)
-    for _ in claimed(context.store.root, [(path, None)]):
+    experiment, explainer = work.experiment, work.explainer
+    path = experiment.store.worklog(f"precision/{experiment.explainer_name}", network.member.name)
+    for _ in claimed(experiment.store.root, [(path, None)]):
         found = shards.note("precision") or (read_json(path).get("precision") if path.exists() else None)
         if str(found) not in PRECISIONS:
-            found = fastest(network, context.size, explainer.passes()[1] > 0, fewer_bits(explainer))
+            found = fastest(network, experiment.images.size, explainer.passes()[1] > 0, fewer_bits(explainer))
             write_json(path, {"precision": found})
     return str(found)
 
 
-def _explain(
-    context: Context, explainer: Explainer, network: Network, record: Record, image: Image
-) -> tuple[Explanation, bool]:
+def _explain(work: Explaining, network: Network, record: Record, image: Image) -> tuple[Explanation, bool]:
     """One image and member, and whether fewer bits had spoilt it and it was computed again in float32.
 
     InputError when the member's output or the explanation is not finite in float32 either.
     """
-    explanation = _attempt(context, explainer, network, image)
+    compute = partial(work.explainer, network, image)
+    explanation = work.batches.compute(compute, network.member.name)
     spoilt = not (_is_finite(explanation) and explanation.fields.get("rounding", 0) <= ROUNDING)
     if spoilt and not network.is_exact:
         with network.computing():
-            explanation = _attempt(context, explainer, network, image)
+            explanation = work.batches.compute(compute, network.member.name)
     if not _is_finite(explanation):
         raise InputError(f"member {network.member.name} returns NaN for image {record.image_id}")
     return explanation, spoilt
-
-
-def _attempt(context: Context, explainer: Explainer, network: Network, image: Image) -> Explanation:
-    compute, name = partial(explainer, network, image), network.member.name
-    explanation, context.batch_size = within_memory(compute, context.batch_size, name, "explain.batch_size")
-    context.memory.release_if_grown()
-    return explanation
 
 
 def _is_finite(explanation: Explanation) -> bool:
     return bool(np.isfinite(explanation.probability) and explanation.values.isfinite().all())
 
 
-def _plan(context: Context, explainer: Explainer, own: list[tuple[Member, list[Record]]]) -> None:
+# --- before anything is spent ---
+
+
+def _plan(experiment: Experiment, explainer: Explainer, own: list[tuple[Member, list[Record]]]) -> None:
     """Say what the stage would do and cost, after building every member and timing one batch of the slowest."""
     forward, backward = explainer.passes()
-    values = 4 * 100 if explainer.on_superpixels else 2 * context.size**2  # bytes an explanation
+    values = 4 * 100 if explainer.on_superpixels else 2 * experiment.images.size**2  # bytes an explanation
+    new_head, classes = experiment.config["committee"]["finetune"], len(experiment.dataset.classes)
     total, seconds = 0, 0.0
     failures = Failures("explain")
     for member, records in own:
         with failures.of(member.name):
-            ready = context.ready(member)
-            todo = len(context.missing(context.explanations(ready), [record.image_id for record in records]))
-            cost = seconds_a_pass(context.rehearsal(ready), context.size, "inputs" if backward else None)
+            ready = with_trained_weights(experiment, member)
+            shards = explanations_of(experiment, ready)
+            spoilt(shards, experiment.config["overwrite"])
+            todo = len(shards.missing([record.image_id for record in records]))
+            network = network_of(rehearsal(ready), classes, experiment.device, new_head)
+            cost = seconds_a_pass(network, experiment.images.size, "inputs" if backward else None)
             estimate = todo * max(forward, backward) * cost
             log.info(f"  {member.name}: {todo} images to explain, {len(records) - todo} done, about {estimate:.0f} s")
             total, seconds = total + todo, seconds + estimate
     log.info(
         f"explain would make {total} explanations: {total * forward} forward and {total * backward} backward passes,"
-        f" about {seconds / 3600:.2f} h on {context.device} in float32, {total * values / 1e6:.1f} MB on disk"
+        f" about {seconds / 3600:.2f} h on {experiment.device} in float32, {total * values / 1e6:.1f} MB on disk"
     )
     failures.report()

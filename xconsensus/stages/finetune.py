@@ -1,5 +1,6 @@
 """finetune: train each member if the committee is to be trained, and write every member's predictions."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,96 +12,111 @@ from omegaconf import DictConfig
 from xconsensus.datasets import Record
 from xconsensus.datasets.images import center_crop
 from xconsensus.errors import InputError
+from xconsensus.experiment.artefacts import prediction_settings, weights_settings, with_trained_weights
+from xconsensus.experiment.experiment import Experiment, start
 from xconsensus.jobs.failures import Failures
 from xconsensus.jobs.memory import is_out_of_memory, release_freed_memory, within_memory
-from xconsensus.jobs.worklog import Work
-from xconsensus.members.costs import seconds_a_pass
+from xconsensus.jobs.shares import own_share
+from xconsensus.jobs.worklog import Worklog
+from xconsensus.members.costs import operations_a_pass, rehearsal, seconds_a_pass
 from xconsensus.members.member import Member
-from xconsensus.members.network import Network
+from xconsensus.members.network import Network, network_of
 from xconsensus.members.training import Images, Recipe, State, train
 from xconsensus.progress import counter, log
 from xconsensus.scores.accuracy import accuracy
 from xconsensus.seeding import seed_of
-from xconsensus.stages.context import Context
-from xconsensus.stages.sharding import own_members
 from xconsensus.store.files import remove, write_json
 from xconsensus.store.locks import claimed
 from xconsensus.store.provenance import check_settings
+from xconsensus.store.resume import is_made
 from xconsensus.store.tensors import read_header, read_whole, verify, write_tensors
 
 
 def run(config: DictConfig) -> None:
     """The stage; see the module."""
-    context = Context(config)
-    recipe = _recipe(context)
-    members = own_members(context)
-    splits = dict.fromkeys(["test", context.explain_split])
-    records = {split: context.readable(context.dataset.records(split)) for split in splits}
-    training = context.dataset.records("train") if context.finetune else []
+    finetune(start(config))
+
+
+def finetune(experiment: Experiment) -> None:
+    """Train what is not trained yet, and predict the test images and those that may be explained."""
+    trained = experiment.config["committee"]["finetune"]
+    recipe = recipe_of(experiment)
+    members = own_members(experiment)
+    splits = dict.fromkeys(["test", experiment.explain_split])
+    records = {split: experiment.images.usable(experiment.dataset.records(split)) for split in splits}
+    training = experiment.dataset.records("train") if trained else []
     if any(record.label < 0 for record in training):
         raise InputError("labels of training images are unknown: set committee.finetune=false, or dataset.labels")
-    if context.dry_run:
-        _plan(context, members, recipe, training, records)
+    if experiment.config["dry_run"]:
+        _plan(experiment, members, recipe, training, records)
         return
-    failures = Failures("finetune", partial(context.work, "finetune"))
+    failures = Failures("finetune", partial(experiment.worklog, "finetune"))
     members.sort(key=lambda member: failures.deaths(member.name))
-    units = [(context.store.weights(member.name), (number, member)) for number, member in enumerate(members, 1)]
-    for number, member in claimed(context.store.root, units):
+    units = [(experiment.store.weights(member.name), (number, member)) for number, member in enumerate(members, 1)]
+    for number, member in claimed(experiment.store.root, units):
         title = f"finetune {member.name} ({number}/{len(members)})"
-        with failures.of(member.name) as work:
-            if context.finetune:
-                _train_member(context, member, recipe, training, title, work)
+        with failures.of(member.name) as worklog:
+            if trained:
+                train_member(experiment, member, recipe, training, title, worklog)
             for split in splits:
-                _predict_member(context, context.ready(member), split, records[split], title, work)
-            if context.finetune:
-                _describe(context, member)
+                ready = with_trained_weights(experiment, member)
+                predict_member(experiment, ready, split, records[split], title, worklog)
+            if trained:
+                _describe(experiment, member)
         release_freed_memory()
     failures.report()
     log.info(f"finetune: {len(members)} members ready, their predictions written")
 
 
-def _recipe(context: Context) -> Recipe:
-    values = {key: value for key, value in context.config["finetune"].items() if key in Recipe.__annotations__}
+def own_members(experiment: Experiment) -> list[Member]:
+    """The members that this job trains, of near-equal work in all jobs."""
+    members, shares = experiment.own_members, experiment.config["shards"]
+    if shares == 1:
+        return members
+    costs = {member.name: operations_a_pass(member, len(experiment.dataset.classes)) for member in members}
+    own = own_share(costs, experiment.config["shard"], shares, "members")
+    return [member for member in members if member.name in own]
+
+
+def recipe_of(experiment: Experiment) -> Recipe:
+    """The hyper-parameters of the config, the precision settled for the device."""
+    values = {key: value for key, value in experiment.config["finetune"].items() if key in Recipe.__annotations__}
     if values["precision"] == "auto":
-        on_gpu = context.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        on_gpu = experiment.device.type == "cuda" and torch.cuda.is_bf16_supported()
         values["precision"] = "bfloat16" if on_gpu else "float32"
     return Recipe(**values)
 
 
-def _settings(context: Context, member: Member, recipe: Recipe, images: int) -> dict[str, Any]:
-    """What shapes a member's weights."""
-    initial = member.settings()
-    return {
-        "dataset": context.image_settings,
-        "training_images": images,
-        "classes": len(context.dataset.classes),
-        "member": initial,
-        "finetune": vars(recipe),
-        "seed": context.seed,
-    }
-
-
-def _train_member(
-    context: Context, member: Member, recipe: Recipe, training: list[Record], title: str, work: Work
+def train_member(
+    experiment: Experiment, member: Member, recipe: Recipe, training: Sequence[Record], title: str, worklog: Worklog
 ) -> None:
-    """Train one member from its last finished epoch, unless it is trained already."""
-    path, checkpoint = context.store.weights(member.name), context.store.checkpoint(member.name)
-    settings = _settings(context, member, recipe, len(training))
-    if _made(context, path, settings):
+    """Train one member from its last finished epoch, unless it is trained already.
+
+    Parameters
+    ----------
+    training : images to train on.
+    title : what the progress bar says.
+    worklog : where it is noted how far the training is.
+
+    Raises InputError naming the member when memory does not suffice for a batch.
+    """
+    path, checkpoint = experiment.store.weights(member.name), experiment.store.checkpoint(member.name)
+    settings = weights_settings(experiment, member, recipe, len(training))
+    if _is_made(experiment, path, settings):
         remove(checkpoint)
         return
-    work.begin()
-    training = context.readable(training)
-    images = Images(lambda i: context.pixels(training[i], member.resize), [record.label for record in training])
-    torch.manual_seed(seed_of(context.seed, member.name, "weights"))
-    network = context.network(member)
-    state = _restore(checkpoint) if _made(context, checkpoint, settings) else State()
-    with counter(title, recipe.epochs, "epochs", context.progress) as count:
+    worklog.begin()
+    usable = experiment.images.usable(training)
+    images = Images(lambda i: experiment.images.resized(usable[i], member.resize), [record.label for record in usable])
+    torch.manual_seed(seed_of(experiment.seed, member.name, "weights"))
+    network = network_of(member, len(experiment.dataset.classes), experiment.device, new_head=True)
+    state = _restore(checkpoint) if _is_made(experiment, checkpoint, settings) else State()
+    with counter(title, recipe.epochs, "epochs", experiment.config["progress"]) as count:
         count.add(state.epoch)
         try:
-            for reached in train(network, images, recipe, context.seed, state):
+            for reached in train(network, images, recipe, experiment.seed, state):
                 _save(checkpoint, reached, settings)
-                work.add(1)
+                worklog.add(1)
                 count.add()
         except RuntimeError as error:
             if not is_out_of_memory(error):
@@ -111,11 +127,11 @@ def _train_member(
     remove(checkpoint)
 
 
-def _made(context: Context, path: Path, settings: dict[str, Any]) -> bool:
+def _is_made(experiment: Experiment, path: Path, settings: dict[str, Any]) -> bool:
     def check() -> None:
         check_settings(path, verify(path)["settings"], settings)
 
-    return context.usable(path, check)
+    return is_made(path, check, experiment.config["overwrite"])
 
 
 def _own(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -138,17 +154,28 @@ def _restore(path: Path) -> State:
     return state
 
 
-def _predict_member(
-    context: Context, member: Member, split: str, records: list[Record], title: str, work: Work
+def predict_member(
+    experiment: Experiment, member: Member, split: str, records: Sequence[Record], title: str, worklog: Worklog
 ) -> None:
-    """Write the member's probabilities on a split with its own preprocessing, unless they are there already."""
-    path = context.store.predictions(split, member.name)
-    settings = context.prediction_settings(member, records)
-    if _made(context, path, settings):
+    """Write a member's probabilities on a split with its own preprocessing, unless they are there already.
+
+    Parameters
+    ----------
+    member : one with weights.
+    records : the split's images.
+    title : what the progress bar says.
+    worklog : where it is noted that work has begun.
+
+    Raises InputError naming a member that returns NaN.
+    """
+    path = experiment.store.predictions(split, member.name)
+    settings = prediction_settings(experiment, member, records)
+    if _is_made(experiment, path, settings):
         return
-    work.begin()
-    network = context.network(member)
-    probabilities = _predict(context, network, records, f"{title}: {split} predictions")
+    worklog.begin()
+    new_head = experiment.config["committee"]["finetune"]
+    network = network_of(member, len(experiment.dataset.classes), experiment.device, new_head)
+    probabilities = _predict(experiment, network, records, f"{title}: {split} predictions")
     labels = torch.tensor([record.label for record in records])
     share = accuracy(probabilities.argmax(1), labels)
     ids = [record.image_id for record in records]
@@ -158,23 +185,24 @@ def _predict_member(
         log.info(f"{member.name}: {what}, {len(records)} test images")
 
 
-def _describe(context: Context, member: Member) -> None:
+def _describe(experiment: Experiment, member: Member) -> None:
     """Write what stands in the headers of a member's weights and predictions as JSON beside the weights."""
-    weights = context.store.weights(member.name)
-    made, tested = read_header(weights), read_header(context.store.predictions("test", member.name))
+    weights = experiment.store.weights(member.name)
+    made, tested = read_header(weights), read_header(experiment.store.predictions("test", member.name))
     content = {"history": made["history"], "settings": made["settings"], "accuracy": tested["accuracy"]}
     write_json(weights.with_suffix(".json"), content)
 
 
-def _predict(context: Context, network: Network, records: list[Record], title: str) -> torch.Tensor:
+def _predict(experiment: Experiment, network: Network, records: Sequence[Record], title: str) -> torch.Tensor:
     """Softmax probabilities (n, classes), float32; InputError naming a member that returns NaN."""
-    member, size = network.member, context.config["finetune"]["eval_batch_size"]
+    member, size = network.member, experiment.config["finetune"]["eval_batch_size"]
     found, at_a_time = [], size
-    with counter(title, len(records), "images", context.progress) as count, torch.inference_mode():
-        for start in range(0, len(records), size):
-            batch = records[start : start + size]
-            crops = [center_crop(context.pixels(record, member.resize), member.input_size) for record in batch]
-            compute = partial(_probabilities, network, torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2))
+    with counter(title, len(records), "images", experiment.config["progress"]) as count, torch.inference_mode():
+        for first in range(0, len(records), size):
+            batch = records[first : first + size]
+            whole = (experiment.images.resized(record, member.resize) for record in batch)
+            crops = torch.from_numpy(np.stack([center_crop(pixels, member.input_size) for pixels in whole]))
+            compute = partial(_probabilities, network, crops.permute(0, 3, 1, 2))
             probabilities, at_a_time = within_memory(compute, at_a_time, member.name, "finetune.eval_batch_size")
             found.append(probabilities)
             if bad := (~found[-1].isfinite().all(1)).nonzero().flatten().tolist():
@@ -190,18 +218,25 @@ def _probabilities(network: Network, images: torch.Tensor, at_a_time: int) -> to
 
 
 def _plan(
-    context: Context, members: list[Member], recipe: Recipe, training: list[Record], records: dict[str, list[Record]]
+    experiment: Experiment,
+    members: Sequence[Member],
+    recipe: Recipe,
+    training: Sequence[Record],
+    records: dict[str, list[Record]],
 ) -> None:
     """Say what the stage would do and cost, after checking that every member can be built and its weights fit."""
     failures = Failures("finetune")
+    new_head, classes = experiment.config["committee"]["finetune"], len(experiment.dataset.classes)
     size, passes, seconds = 0, 0, 0.0
     images = sum(map(len, records.values()))
     for member in members:
         with failures.of(member.name):
-            path = context.store.weights(member.name)
-            trained = context.finetune and _made(context, path, _settings(context, member, recipe, len(training)))
-            network = context.rehearsal(context.ready(member) if trained else member)
-            steps = recipe.epochs * len(training) if context.finetune and not trained else 0
+            path = experiment.store.weights(member.name)
+            settings = weights_settings(experiment, member, recipe, len(training)) if new_head else {}
+            trained = new_head and _is_made(experiment, path, settings)
+            ready = rehearsal(with_trained_weights(experiment, member) if trained else member)
+            network = network_of(ready, classes, experiment.device, new_head)
+            steps = recipe.epochs * len(training) if new_head and not trained else 0
             what = f"to train, {recipe.epochs} epochs of {len(training)} images" if steps else "as it is"
             parameters = sum(tensor.numel() for tensor in network.model.parameters())
             estimate = images * seconds_a_pass(network, member.input_size)
@@ -209,9 +244,9 @@ def _plan(
             size, passes, seconds = size + (4 * parameters if steps else 0), passes + steps, seconds + estimate
             what = "trained already" if trained else what
             log.info(f"  {member.name}: {parameters / 1e6:.2f} M parameters, {what}, about {estimate:.0f} s")
-    disk = size + images * len(context.dataset.classes) * 4 * len(members)
+    disk = size + images * classes * 4 * len(members)
     log.info(
         f"finetune would train {passes} forward and backward passes and predict {images} images with each of"
-        f" {len(members)} members: about {seconds / 3600:.2f} h on {context.device}, {disk / 1e6:.1f} MB on disk"
+        f" {len(members)} members: about {seconds / 3600:.2f} h on {experiment.device}, {disk / 1e6:.1f} MB on disk"
     )
     failures.report()

@@ -1,57 +1,96 @@
-"""plot: the paper's figures and tables of a committee, from its scores and explanations."""
+"""plot: the paper's figures and tables of a committee, from its scores and explanations. It computes nothing anew."""
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from omegaconf import DictConfig
 
+from xconsensus.datasets import Record
+from xconsensus.datasets.imagefolder import class_words
 from xconsensus.errors import InputError, nearest
-from xconsensus.figures import rendering, tables
+from xconsensus.experiment.artefacts import (
+    consensus_of,
+    explained_images,
+    explanations_of,
+    label_maps,
+    segmenter_settings,
+    with_trained_weights,
+)
+from xconsensus.experiment.experiment import Experiment, start_all
+from xconsensus.experiment.explanations import without_missing
+from xconsensus.experiment.score_settings import check_scores, similarity_of, tables_settings
+from xconsensus.figures import rendering, results, tables
+from xconsensus.figures.fingerprint import fingerprint
+from xconsensus.figures.index import FIGURES, TABLES, numbers_behind, printed, published_on
+from xconsensus.figures.results import Images, Picture, Results, Scores
+from xconsensus.members.catalogue import COMMITTEES
 from xconsensus.progress import log
-from xconsensus.stages.context import Context
-from xconsensus.stages.drawings import FIGURES, TABLES, Results, impossible, redundant
-from xconsensus.stages.each import each_explainer
-from xconsensus.stages.scored import caption, read_scored
-from xconsensus.store.files import write_csv, write_figure, write_text
+from xconsensus.published import ENSEMBLE
+from xconsensus.store.drawn import drawn_in
+from xconsensus.store.files import read_csv, write_csv, write_text
+from xconsensus.store.folders import Store
+from xconsensus.store.shards import Shards
 
 
-def run(config: DictConfig) -> None:
-    """The stage; see the module. Prints the tables and where everything is."""
-    contexts = [Context(each) for each in each_explainer(config).values()]
-    context = contexts[0]
-    wanted = _wanted(context)
-    results = Results({each.config["explainer"]["name"]: read_scored(each) for each in contexts})
-    folder = context.store.figures(context.committee)
-    if context.dry_run:
-        log.info(f"plot would draw {', '.join(wanted)} of {', '.join(results.scored)} into {folder}")
+def run(configs: Sequence[DictConfig]) -> None:
+    """The stage; see the module. ``configs`` differ in their explainer alone."""
+    if configs[0].source == "published":
+        plot_published(configs[0])
+    else:
+        plot(start_all(configs))
+
+
+def plot(experiments: Sequence[Experiment]) -> None:
+    """Draw what is wanted and can be drawn, print the tables and where everything is."""
+    experiment = experiments[0]
+    config, store = experiment.config, experiment.store
+    wanted = _wanted(config)
+    found = results_of(experiments)
+    if config["dry_run"]:
+        folder = store.figures(experiment.committee)
+        log.info(f"plot would draw {', '.join(wanted)} of {', '.join(found.scores)} into {folder}")
         return
-    made: list[Path] = []
-    left_out: defaultdict[str, list[str]] = defaultdict(list)
-    for name in wanted:
-        reason = impossible(name, results) or (None if context.config["figure"] else redundant(name, results))
-        if reason:
-            left_out[reason].append(name)
-        elif name in TABLES:
-            made += _write_table(context, name, TABLES[name](results))
-        else:
-            for stem, figure in FIGURES[name](results, name).items():
-                for suffix in (".png", ".pdf"):
-                    write_figure(folder / f"{stem}{suffix}", figure)
-                made.append(folder / f"{stem}.png")
-    for reason, names in left_out.items():
-        log.info(f"left out: {', '.join(names)}, {reason}")
-    if not made and context.config["figure"]:
-        raise InputError(f"figure={context.config['figure']} cannot be drawn here: {next(iter(left_out))}")
+    made = make(found, wanted, store, by_name=bool(config["figure"]))
     if "table2" in wanted:
-        _print(results)
+        _print(found)
     print("\n".join(map(str, made)))
 
 
-def _wanted(context: Context) -> list[str]:
+def plot_published(config: DictConfig) -> None:
+    """Draw what the paper's own numbers allow, below ``output_dir``/published, and print the correlations, recomputed
+    from the legible rows.
+
+    Raises InputError for a figure that needs explanations, not only scores.
+    """
+    known = [name for name, entry in {**FIGURES, **TABLES}.items() if entry.published]
+    if config.figure and config.figure not in known:
+        raise InputError(f"figure={config.figure}: source=published has no such{nearest(config.figure, known)}")
+    wanted = [config.figure] if config.figure else known
+    store = Store(Path(config.output_dir), "published")
+    if config.dry_run:
+        log.info(f"plot would draw {', '.join(wanted)} from the paper's own numbers into {store.root}")
+        return
+    made, correlations = [], []
+    for committee, dataset in COMMITTEES.items():
+        found = results.of_paper(committee, dataset, config.score.level)
+        own = [name for name in published_on(dataset) if name in wanted]
+        made += make(found, own, store, by_name=False)
+        correlations.append(tables.correlations(found.members, dataset, config.score.level).assign(committee=committee))
+        print(results.legible(found))
+    columns = ["committee", "x", "y", "n", "pearson_r", "published_r", "pearson_p", "spearman_r", "spearman_p"]
+    print(f"\nRecomputed from the legible rows\n\n{rendering.to_text(pd.concat(correlations)[columns])}")
+    print("\n".join(map(str, made)))
+
+
+def _wanted(config: Mapping[str, Any]) -> list[str]:
     """Figures and tables to draw, InputError for one that does not exist."""
-    known, options = [*FIGURES, *TABLES], context.config["plot"]
-    only = context.config["figure"]
+    known, options, only = [*FIGURES, *TABLES], config["plot"], config["figure"]
     for key, names in (
         ("figure", [only] if only else []),
         ("plot.figures", options["figures"]),
@@ -63,18 +102,159 @@ def _wanted(context: Context) -> list[str]:
     return [only] if only else [*options["figures"], *options["tables"]]
 
 
-def _print(results: Results) -> None:
-    level = results.context.config["score"]["level"]
-    print(f"\n{caption(results.scored)}\n\n{rendering.to_text(tables.table2(results.members))}")
-    voted = next(iter(results.members.values()))["majority_vote_accuracy"].iloc[-1]
-    print(f"Row consensus: ensemble by averaged probabilities; by majority vote its accuracy is {voted:.3f}.\n")
-    print(f"Correlations over the members, with {level:.0%} intervals\n")
-    print(rendering.to_text(tables.correlations(results.members, level=level)))
+# --- files ---
 
 
-def _write_table(context: Context, name: str, table: pd.DataFrame) -> list[Path]:
-    path = context.store.tables(context.committee) / f"{name}.csv"
+def make(found: Results, wanted: Sequence[str], store: Store, *, by_name: bool) -> list[Path]:
+    """Make the wanted figures and tables, and return their files; say what is left out, and why.
+
+    A figure that shows what it showed when it was drawn is not drawn again. Raises InputError where what was asked for
+    ``by_name`` cannot be made.
+    """
+    left_out: defaultdict[str, list[str]] = defaultdict(list)
+    made: list[Path] = []
+    with drawn_in(store.figures(found.committee), store.worklog("plot", found.committee)) as drawn:
+        for name in wanted:
+            entry = FIGURES.get(name) or TABLES[name]
+            if reason := entry.lack(found, by_name):
+                left_out[reason].append(name)
+                continue
+            for suffix, arguments in entry.arguments(found).items():
+                path = store.tables(found.committee) / f"{name}{suffix}.csv"
+                if name in TABLES:
+                    made += _write_table(path, entry.draw(*arguments))
+                    continue
+                if (table := numbers_behind(name, arguments)) is not None:
+                    write_csv(path, table)
+                shows = fingerprint(name, arguments)
+                made.append(drawn.unless_shown(f"{name}{suffix}", shows, partial(printed, name, arguments)))
+    for reason, names in left_out.items():
+        log.info(f"left out: {', '.join(names)}, {reason}")
+    if by_name and not made:
+        raise InputError(f"figure={wanted[0]} cannot be drawn here: {next(iter(left_out))}")
+    return made
+
+
+def _write_table(path: Path, table: pd.DataFrame) -> list[Path]:
     write_csv(path, table)
     write_text(path.with_suffix(".md"), rendering.to_markdown(table))
     write_text(path.with_suffix(".tex"), rendering.to_latex(table))
     return [path]
+
+
+def _print(found: Results) -> None:
+    print(f"\n{found.caption()}\n\n{rendering.to_text(tables.table2(found.members))}")
+    voted = found.first.members["majority_vote_accuracy"].iloc[-1]
+    print(f"Row consensus: ensemble by averaged probabilities; by majority vote its accuracy is {voted:.3f}.\n")
+    print(f"Correlations over the members, with {found.level:.0%} intervals\n")
+    print(rendering.to_text(tables.correlations(found.members, level=found.level)))
+
+
+# --- results ---
+
+
+def results_of(experiments: Sequence[Experiment]) -> Results:
+    """What the figures of some experiments, which differ in the explainer alone, are drawn from.
+
+    Raises MissingStageError where scores are missing, or were made of something else.
+    """
+    records = explained_images(experiments[0])
+    ids = [record.image_id for record in records]
+    experiments = [without_missing(experiment, ids) for experiment in experiments]
+    experiment, config = experiments[0], experiments[0].config
+    panels, under = _panels(experiment)
+    return Results(
+        dataset=experiment.store.dataset,
+        committee=experiment.committee,
+        scores={each.explainer_name: _scores(each, records) for each in experiments},
+        voters=[member.name for member in experiment.members],
+        images=_images(experiment, records),
+        options=config["plot"],
+        level=config["score"]["level"],
+        panels=panels,
+        under_panels=under,
+    )
+
+
+def _images(experiment: Experiment, records: Sequence[Record]) -> Images:
+    by_id = {record.image_id: record for record in records}
+    classes, images = experiment.dataset.classes, experiment.images
+    pictures = [Picture(r.image_id, class_words(classes[r.label]) if r.label >= 0 else "") for r in records]
+    return Images(
+        pictures,
+        experiment.dataset.has_masks,
+        lambda image_id: images.image(by_id[image_id]),
+        lambda image_id: images.mask(by_id[image_id]),
+        lambda image_id: images.objects(by_id[image_id]),
+    )
+
+
+def _scores(experiment: Experiment, records: Sequence[Record]) -> Scores:
+    """One explainer's scores; MissingStageError when there are none, or they were made of something else."""
+    folder = experiment.store.scores(experiment.committee, experiment.explainer_name)
+    settings = tables_settings(experiment, consensus_of(experiment), len(records))
+    check_scores(experiment, folder, settings, records)
+    optional = {name: read_csv(folder / f"{name}.csv") for name in ("growing", "random", "family") if name in settings}
+    objects = folder / "objects.csv"
+    similarity = similarity_of(experiment)
+    maps = Maps(experiment)
+    return Scores(
+        members=read_csv(folder / "members.csv"),
+        images=read_csv(folder / "images.csv"),
+        on_superpixels=bool(segmenter_settings(experiment)),
+        sigma=similarity.sigma if similarity.name == "rbf" else None,
+        objects=read_csv(objects) if objects.is_file() else None,
+        extras=tuple(settings["random"]["extras"]) if "random" in settings else (0, 0),
+        map_of=maps.of,
+        prediction_of=maps.prediction,
+        **optional,
+    )
+
+
+class Maps:
+    """The maps of one explainer: members' explanations, and the consensus, (size, size)."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self.members = {member.name: member for member in experiment.members}
+        self.labels = label_maps(experiment) if segmenter_settings(experiment) else None
+        self._shards: dict[str, Shards] = {}
+
+    def of(self, member: str, image_id: str) -> NDArray[np.floating]:
+        """The explanation of a member, or the consensus: superpixels painted with their values."""
+        values = self._of(member).value(image_id).numpy()
+        if self.labels:
+            values = values[self.labels.value(image_id).numpy()]
+        size = self.experiment.images.size
+        return np.asarray(values.reshape(size, size))
+
+    def prediction(self, member: str, image_id: str) -> tuple[str, float]:
+        """The class that a member predicts, in words, and its probability."""
+        shards = self._of(member)
+        name = class_words(self.experiment.dataset.classes[int(shards.number(image_id, "predicted"))])
+        return name, shards.number(image_id, "probability")
+
+    def _of(self, member: str) -> Shards:
+        if member not in self._shards:
+            self._shards[member] = (
+                consensus_of(self.experiment)
+                if member == ENSEMBLE
+                else explanations_of(self.experiment, with_trained_weights(self.experiment, self.members[member]))
+            )
+        return self._shards[member]
+
+
+def _panels(experiment: Experiment) -> tuple[dict[str, pd.DataFrame], str]:
+    """Members tables of the runs of ``plot.panels``, or of this one, by data set, and what stands under them."""
+    panels = experiment.config["plot"]["panels"] or [f"{experiment.store.dataset}/{experiment.committee}"]
+    found, counts = {}, []
+    for panel in panels:
+        dataset, _, committee = panel.partition("/")
+        store = Store(experiment.store.output_dir, dataset)
+        path = store.scores(committee, experiment.explainer_name) / "members.csv"
+        if not path.is_file():
+            raise InputError(f"plot.panels: {panel} has no {path}; run its experiment first, as DATASET/COMMITTEE")
+        found[dataset] = read_csv(path, ["member", "family", "accuracy", "consensus_score"])
+        images = len(read_csv(store.images(committee)))
+        counts.append(f"{dataset} {images} images, {len(found[dataset]) - 1} members")
+    return found, "; ".join(counts)

@@ -1,41 +1,47 @@
 """run: all five stages in order, the middle three for every explainer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from omegaconf import DictConfig
 
 from xconsensus.errors import MembersError, MissingStageError
+from xconsensus.experiment.experiment import Experiment, start_all
 from xconsensus.progress import log
-from xconsensus.stages import explain, finetune, plot, score, vote
-from xconsensus.stages.each import each_explainer
+from xconsensus.stages.explain import explain
+from xconsensus.stages.finetune import finetune
+from xconsensus.stages.plot import plot
+from xconsensus.stages.score import score
+from xconsensus.stages.vote import vote
 
 
-def run(config: DictConfig) -> None:
-    """The stage; see the module. ``explainer=X`` on the command line makes X the only explainer."""
-    explainers = each_explainer(config)  # composed before any work: a key that one of them lacks stops here
-    failed = [_stage("finetune", finetune.run, config)]
-    for explainer, each in explainers.items():
-        for name, stage in (("explain", explain.run), ("vote", vote.run), ("score", score.run)):
-            failed.append(_stage(f"{name} {explainer}", stage, each))
-    failed.append(_stage("plot", plot.run, config))
-    if messages := [str(error) for error in failed if error]:
-        raise MembersError("; ".join(messages))
+def run(configs: Sequence[DictConfig]) -> None:
+    """The stages; see the module. ``configs`` differ in their explainer alone; they share one experiment."""
+    experiments = start_all(configs)
+    steps: list[tuple[str, Callable[[], None]]] = [("finetune", partial(finetune, experiments[0]))]
+    for each in experiments:
+        for name, stage in (("explain", explain), ("vote", vote), ("score", score)):
+            steps.append((f"{name} {each.explainer_name}", partial(stage, each)))
+    steps.append(("plot", partial(plot, experiments)))
+    failed = [error for name, step in steps if (error := _take(name, step, experiments[0]))]
+    if failed:
+        raise MembersError("; ".join(map(str, failed)))
 
 
-def _stage(name: str, stage: Callable[[DictConfig], None], config: DictConfig) -> MembersError | None:
+def _take(name: str, step: Callable[[], None], experiment: Experiment) -> MembersError | None:
     """Run a stage; a dry run says which stages cannot be planned before an earlier one has run.
 
     With committee.allow_missing=true members that failed do not stop the stages after it; their error is returned.
     """
     try:
-        stage(config)
+        step()
     except MembersError as error:
-        if not config.committee.allow_missing or config.dry_run:
+        if not experiment.config["committee"]["allow_missing"] or experiment.config["dry_run"]:
             raise
         log.error(f"{name}: {error}; going on without")
         return error
     except MissingStageError as error:
-        if not config.dry_run:
+        if not experiment.config["dry_run"]:
             raise
         log.info(f"{name}: cannot be planned yet, {error}")
     return None

@@ -1,7 +1,9 @@
 """score: compare each member's explanations with the consensus and the masks; relate the scores to accuracy."""
 
-from dataclasses import asdict
-from itertools import accumulate, combinations
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -10,232 +12,270 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
+from torch import Tensor
 
-from xconsensus.consensus import SIMILARITIES, Similarity
+from xconsensus.consensus import ballot_of
 from xconsensus.datasets import Record
-from xconsensus.errors import InputError, nearest
+from xconsensus.errors import InputError
+from xconsensus.experiment.artefacts import (
+    consensus_of,
+    explained_images,
+    label_maps,
+    needs,
+    predictions,
+    segmenter_settings,
+    with_trained_weights,
+)
+from xconsensus.experiment.experiment import Experiment, start
+from xconsensus.experiment.explanations import (
+    IMAGES_AT_A_TIME,
+    by_image,
+    by_member,
+    complete_explanations,
+    in_full_precision,
+    without_missing,
+)
+from xconsensus.experiment.score_settings import inputs_of, similarity_of, tables_settings
 from xconsensus.progress import counter, log
+from xconsensus.scores import committees
 from xconsensus.scores.accuracy import ensemble_accuracy
-from xconsensus.scores.metrics import average_precision, bootstrap_mean, correlation
-from xconsensus.stages.context import Context, digest
-from xconsensus.stages.vote import IMAGES_AT_A_TIME, complete_explanations, exact, in_turn, leave_out_missing
-from xconsensus.store.files import read_settings, write_csv, write_long_csv
+from xconsensus.scores.metrics import Intervals, areas, average_precision
+from xconsensus.scores.tables_of_members import (
+    Measured,
+    correlations_table,
+    images_table,
+    members_table,
+    noise,
+)
+from xconsensus.store.files import read_json, read_settings, write_csv, write_json, write_long_csv
 from xconsensus.store.locks import claimed
-from xconsensus.store.provenance import check_settings
+from xconsensus.store.provenance import Settings, check_settings
+from xconsensus.store.resume import is_made
 from xconsensus.store.shards import Shards
-
-ENSEMBLE = "consensus"  # the row of the committee itself
-RELIABLE = 0.5  # below, more than half of an explanation's variance over superpixels or pixels is sampling noise
 
 
 def run(config: DictConfig) -> None:
     """The stage; see the module."""
-    context = Context(config)
-    similarity = similarity_of(context)
-    records = context.chosen()
-    ids = [record.image_id for record in records]
-    leave_out_missing(context, ids)
-    names = [member.name for member in context.initial]
-    explanations, consensus = complete_explanations(context, ids), context.consensus()
-    if missing := consensus.missing(ids):
-        raise context.needs("vote", f"{consensus.folder}: {len(missing)} of {len(ids)} images lack a consensus")
-    predictions = (context.predictions("test", context.ready(member)) for member in context.initial)  # one in memory
-    accuracies = ensemble_accuracy((probabilities, labels) for _, probabilities, labels in predictions)
-    folder = context.store.scores(context.committee, context.config["explainer"]["name"])
-    settings = {
-        "consensus": digest(dict(consensus.settings)),
-        "similarity": vars(similarity),
-        "score": context.config["score"],
-        "images": len(ids),
-        "scored": context.scored,
-        "seed": context.seed,
-    }
-    path = folder / "members.csv"
-    context.usable(path, lambda: check_settings(path, read_settings(path), settings))
-    if context.dry_run:
-        log.info(f"score would compare {len(names)} members with the consensus on {len(ids)} images, into {folder}")
+    score(start(config))
+
+
+def score(experiment: Experiment) -> None:
+    """Write the tables of scores, where they are missing or what they are made from has changed."""
+    given = what_is_given(experiment)
+    experiment, folder = given.experiment, given.folder
+    settings = tables_settings(experiment, given.consensus, len(given.records))
+    inputs = inputs_of(experiment, given.records)
+    name, members, images = experiment.explainer_name, len(experiment.members), len(given.records)
+    if experiment.config["dry_run"]:
+        _missing(given, settings)
+        log.info(f"score would compare {members} members with the consensus on {images} images, into {folder}")
         return
-    before = _modified(path)
-    for _ in claimed(context.store.root, [(path, None)]):
-        if _modified(path) == before:
-            _write(context, records, explanations, consensus, similarity, accuracies, path, settings)
-    log.info(f"{context.config['explainer']['name']}: scores of {len(names)} members on {len(ids)} images in {folder}")
+    for _ in claimed(experiment.store.root, [(folder / "members.csv", None)]):
+        missing = _missing(given, settings)
+        if _inputs_then(folder) != inputs:
+            missing = list(settings)
+        for table in missing:
+            MAKERS[table](given, folder / f"{table}.csv", settings[table])
+        if missing:
+            write_json(folder / "inputs.json", inputs)
+    log.info(f"{name}: scores of {members} members on {images} images in {folder}")
 
 
-def _modified(path: Path) -> int | None:
-    """When a file was last written: another run may write it while this one waits."""
-    return path.stat().st_mtime_ns if path.exists() else None
+@dataclass(frozen=True)
+class Given:
+    """What scores are made from: the explained images, every member's explanations, and the consensus.
 
-
-def _write(
-    context: Context,
-    records: list[Record],
-    explanations: list[Shards],
-    consensus: Shards,
-    similarity: Similarity,
-    accuracies: tuple[list[float], float, float],
-    path: Path,
-    settings: dict[str, Any],
-) -> None:
-    """Compute and write the three tables; members.csv at ``path`` is the last and has the settings beside it."""
-    ids = [record.image_id for record in records]
-    names = [member.name for member in context.initial]
-    with counter(f"score {context.config['explainer']['name']}", len(ids), "images", context.progress) as count:
-        similarities = np.full((len(ids), len(names)), np.nan)
-        precisions = np.full((len(ids), len(names) + 1), np.nan)  # the last one is the consensus's
-        fields = np.full((2, len(ids), len(names)), np.nan)  # reliability and samples of each explanation
-        for start in range(0, len(ids), IMAGES_AT_A_TIME):
-            part = slice(start, start + IMAGES_AT_A_TIME)
-            views = (similarities[part], precisions[part], fields[:, part])
-            _compare(context, records[part], explanations, consensus, similarity, *views)
-            count.add(len(records[part]))
-    members = _members_table(context, accuracies, similarities, precisions, fields[0])
-    members = members[members["member"].isin([*context.scored, ENSEMBLE])]
-    parts = (slice(start, start + IMAGES_AT_A_TIME) for start in range(0, len(ids), IMAGES_AT_A_TIME))
-    tables = (_images_table(ids[p], names, similarities[p], precisions[p], *fields[:, p]) for p in parts)
-    write_long_csv(path.with_name("images.csv"), tables)
-    write_csv(path.with_name("correlations.csv"), correlations_table(members, context.config["score"]["level"]))
-    write_csv(path, members, settings)
-    if np.isfinite(fields[0]).any():
-        log.info(f"{context.config['explainer']['name']}: {_noise(members, fields[0])}")
-
-
-def similarity_of(context: Context) -> Similarity:
-    """The similarity that the explainer's settings name; InputError when they cannot."""
-    explainer = context.config["explainer"]
-    if explainer["similarity"] not in SIMILARITIES:
-        known = nearest(explainer["similarity"], SIMILARITIES)
-        raise InputError(f"explainer.similarity={explainer['similarity']} is unknown{known}")
-    if explainer["similarity"] == "cosine":
-        return Similarity("cosine")
-    if not (sigma := explainer.get("sigma")) or sigma <= 0:
-        raise InputError(f"explainer.sigma={sigma}: the similarity rbf needs a positive number")
-    return Similarity("rbf", sigma)
-
-
-def _compare(
-    context: Context,
-    records: list[Record],
-    explanations: list[Shards],
-    consensus: Shards,
-    similarity: Similarity,
-    similarities: NDArray[np.float64],
-    precisions: NDArray[np.float64],
-    fields: NDArray[np.float64],
-) -> None:
-    """Fill (images, members) similarities, (images, members + 1) average precisions and (2, images, members) fields.
-
-    Member by member, so that memory holds one member's explanations at a time.
+    ``labels`` are the superpixels of explainers on these.
     """
-    pixels = [areas(context, record) for record in records] if context.dataset.has_masks else None
+
+    experiment: Experiment
+    records: list[Record]
+    explanations: list[Shards]
+    consensus: Shards
+    labels: Shards | None
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of the explained images."""
+        return [record.image_id for record in self.records]
+
+    @property
+    def folder(self) -> Path:
+        """Where the scores go."""
+        return self.experiment.store.scores(self.experiment.committee, self.experiment.explainer_name)
+
+    @property
+    def intervals(self) -> Intervals:
+        """Intervals over images, as ``score`` has them."""
+        options = self.experiment.config["score"]
+        return Intervals(options["bootstrap"], options["level"], self.experiment.seed)
+
+    def areas(self, record: Record, mask: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """`metrics.areas` of an image's explanations and a mask of it."""
+        return areas(mask, self.labels.values(record.image_id).numpy() if self.labels else None)
+
+
+def what_is_given(experiment: Experiment) -> Given:
+    """All that scores are made from; MissingStageError when explanations, or the consensus of an image, are missing."""
+    records = explained_images(experiment)
     ids = [record.image_id for record in records]
-    agreed = [consensus.values(image_id) for image_id in ids]
+    experiment = without_missing(experiment, ids)
+    explanations, consensus = complete_explanations(experiment, ids), consensus_of(experiment)
+    if missing := consensus.missing(ids):
+        raise needs("vote", f"{consensus.folder}: {len(missing)} of {len(ids)} images lack a consensus")
+    labels = label_maps(experiment) if segmenter_settings(experiment) else None
+    return Given(experiment, records, explanations, consensus, labels)
+
+
+def _missing(given: Given, settings: dict[str, Settings]) -> list[str]:
+    """The tables that are still to be made; SettingsError naming one of other settings, without overwrite=true."""
+
+    def check(path: Path, wanted: Settings) -> None:
+        check_settings(path, read_settings(path), wanted)
+
+    paths = {table: given.folder / f"{table}.csv" for table in settings}
+    overwrite = given.experiment.config["overwrite"]
+    return [
+        table for table, path in paths.items() if not is_made(path, partial(check, path, settings[table]), overwrite)
+    ]
+
+
+def _inputs_then(folder: Path) -> dict[str, Any] | None:
+    """What the tables in a folder were made from; None where that is not known, as of scores of earlier versions."""
+    try:
+        return read_json(folder / "inputs.json")
+    except InputError:
+        return None
+
+
+# --- the members' scores ---
+
+
+def make_members(given: Given, path: Path, settings: Settings) -> None:
+    """Write images.csv, objects.csv (of data sets with several objects), correlations.csv, and last members.csv."""
+    experiment, ids = given.experiment, given.ids
+    names = [member.name for member in experiment.members]
+    measured = measure(given)
+    own, *ensemble = _accuracies(experiment)
+    families = [member.family for member in experiment.members]
+    everybody = pd.DataFrame({"member": names, "family": families, "accuracy": own})
+    members = members_table(everybody, (ensemble[0], ensemble[1]), measured, given.intervals)
+    hidden = set(names).difference(experiment.shown_members)
+    members = members[~members["member"].isin(hidden)]
+    parts = (slice(first, first + IMAGES_AT_A_TIME) for first in range(0, len(ids), IMAGES_AT_A_TIME))
+    write_long_csv(path.with_name("images.csv"), (images_table(ids[p], names, measured.of(p)) for p in parts))
+    if hasattr(experiment.dataset, "instances"):
+        write_csv(path.with_name("objects.csv"), objects_table(given))
+    write_csv(path.with_name("correlations.csv"), correlations_table(members, experiment.config["score"]["level"]))
+    write_csv(path, members, settings)
+    if experiment.dataset.has_masks and (outside := int(np.isnan(measured.average_precision[:, -1]).sum())):
+        log.info(f"{outside} images left out of mAP: their object lies outside the centre crop")
+    if np.isfinite(measured.reliability).any():
+        log.info(f"{experiment.explainer_name}: {noise(members, measured.reliability)}")
+
+
+def _accuracies(experiment: Experiment) -> tuple[list[float], float, float]:
+    """`ensemble_accuracy` of the test images; memory holds one member's predictions."""
+    found = (predictions(experiment, "test", with_trained_weights(experiment, each)) for each in experiment.members)
+    return ensemble_accuracy((probabilities, labels) for _, probabilities, labels in found)
+
+
+def measure(given: Given) -> Measured:
+    """Similarity, average precision and reliability of every explanation, some images at a time."""
+    experiment, count = given.experiment, len(given.records)
+    measured = Measured.nothing(count, len(experiment.members))
+    title = f"score {experiment.explainer_name}"
+    with counter(title, count, "images", experiment.config["progress"]) as progress:
+        for first in range(0, count, IMAGES_AT_A_TIME):
+            part = slice(first, first + IMAGES_AT_A_TIME)
+            _compare(given, given.records[part], measured.of(part))
+            progress.add(len(given.records[part]))
+    return measured
+
+
+def _compare(given: Given, records: list[Record], measured: Measured) -> None:
+    """Fill in what is measured of some images, member by member, so that memory holds one's explanations at a time."""
+    images, similarity = given.experiment.images, similarity_of(given.experiment)
+    has_masks = given.experiment.dataset.has_masks
+    pixels = [given.areas(record, images.mask(record)) for record in records] if has_masks else []
+    ids = [record.image_id for record in records]
+    agreed = [given.consensus.values(image_id) for image_id in ids]
     ends = list(accumulate(map(len, agreed), initial=0))
     flat = torch.cat(agreed)
-    for column, shards in enumerate(in_turn([*explanations, consensus], ids)):
-        if shards is not consensus:
-            for place, values in exact(shards, ids):
-                same = flat[ends[place.start] : ends[place.stop]].view(values.shape)
-                similarities[place, column] = similarity(values, same.to(values.dtype))
-        for row, record in enumerate(records):
-            if shards is not consensus:
-                fields[:, row, column] = [shards.number(record.image_id, name) for name in ("reliability", "samples")]
-            if pixels is not None:
-                precisions[row, column] = average_precision(shards.stored(record.image_id).numpy(), *pixels[row])
+    for column, shards in enumerate(by_member([*given.explanations, given.consensus], ids)):
+        for row, positives_and_counts in enumerate(pixels):
+            values = shards.stored(ids[row]).numpy()
+            measured.average_precision[row, column] = average_precision(values, *positives_and_counts)
+        if shards is given.consensus:
+            break
+        for place, explanations in in_full_precision(shards, ids):
+            same = flat[ends[place.start] : ends[place.stop]].view(explanations.shape)
+            measured.similarity[place, column] = similarity(explanations, same.to(explanations.dtype))
+        for row, image_id in enumerate(ids):
+            measured.reliability[row, column] = shards.number(image_id, "reliability")
+            measured.samples[row, column] = shards.number(image_id, "samples")
 
 
-def areas(context: Context, record: Record) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """Object pixels and all pixels of each dimension of an image's explanations: of superpixels, or of pixels."""
-    mask = context.mask(record).ravel()
-    if not context.segmenter_settings():
-        return mask, None
-    segments = context.labels(context.config["explainer"]["segmenter"]["name"]).values(record.image_id).numpy()
-    return np.bincount(segments, weights=mask), np.bincount(segments)
+def objects_table(given: Given) -> pd.DataFrame:
+    """objects.csv: the consensus's average precision for each category of objects that an image shows (Fig. 9)."""
+    rows = []
+    for record in given.records:
+        agreed = given.consensus.stored(record.image_id).numpy()
+        for category, mask in given.experiment.images.categories(record):
+            rows.append((record.image_id, category, average_precision(agreed, *given.areas(record, mask))))
+    return pd.DataFrame(rows, columns=["image_id", "category", "average_precision"])
 
 
-def _members_table(
-    context: Context,
-    accuracies: tuple[list[float], float, float],
-    similarities: NDArray[np.float64],
-    precisions: NDArray[np.float64],
-    reliability: NDArray[np.float64],
-) -> pd.DataFrame:
-    """members.csv: one row a member, the ensemble last."""
-    options = context.config["score"]
-    own, averaged, voted = accuracies
-    low, high = bootstrap_mean(similarities, options["bootstrap"], context.seed, options["level"])
-    table = pd.DataFrame(
-        {
-            "member": [*(member.name for member in context.initial), ENSEMBLE],
-            "family": [*(member.family for member in context.initial), ENSEMBLE],
-            "accuracy": [*own, averaged],
-            "majority_vote_accuracy": [*[np.nan] * len(own), voted],
-            "consensus_score": [*similarities.mean(0), np.nan],
-            "consensus_score_low": [*low, np.nan],
-            "consensus_score_high": [*high, np.nan],
-        }
+# --- other committees ---
+
+
+def make_growing(given: Given, path: Path, settings: Settings) -> None:
+    """Write growing.csv: the consensus's mAP for random committees of every size (Fig. 8)."""
+    members, ballot = len(given.explanations), ballot_of(given.experiment.explainer["vote"])
+    images = (
+        (ballot(values).numpy(), *given.areas(record, given.experiment.images.mask(record)))
+        for record, values in zip(given.records, by_image(given.explanations, given.ids), strict=True)
     )
-    if np.isfinite(reliability).any():
-        reliable = np.where(reliability >= RELIABLE, similarities, np.nan)
-        table["reliability"] = [*_mean(reliability), np.nan]
-        table["noise_share"] = [*(reliability < RELIABLE).mean(0), np.nan]
-        table["consensus_score_reliable"] = [*_mean(reliable), np.nan]
-    if context.dataset.has_masks:
-        low, high = bootstrap_mean(precisions, options["bootstrap"], context.seed, options["level"])
-        table["mean_average_precision"] = np.nanmean(precisions, axis=0)
-        table["mean_average_precision_low"], table["mean_average_precision_high"] = low, high
-        if outside := int(np.isnan(precisions[:, -1]).sum()):
-            log.info(f"{outside} images left out of mAP: their object lies outside the centre crop")
-    return table
+    seed, trials = given.experiment.seed, settings["trials"]
+    write_csv(path, committees.growing_committees(images, members, range(1, members + 1), trials, seed), settings)
 
 
-def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean over the images (n, members), numbers that are not finite left out; NaN where there is none."""
-    present = np.isfinite(values)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(np.where(present, values, 0).sum(0) / present.sum(0))
+def make_random(given: Given, path: Path, settings: Settings) -> None:
+    """Write random.csv: the family's scores under random committees beside those under the complete one (4.5.2)."""
+    own, members = _family(given, settings), len(given.explanations)
+    extras, trials = settings["extras"], settings["trials"]
+    drawn = committees.random_committees(members, own, (extras[0], extras[1]), trials, given.experiment.seed)
+    scores = _scores(given, own, [np.arange(members), *drawn]).mean(0)
+    write_csv(path, committees.agreement(scores[1:], scores[0], drawn), settings)
 
 
-def _noise(members: pd.DataFrame, reliability: NDArray[np.float64]) -> str:
-    """What sampling noise does to the scores, in a line."""
-    own = members[members["member"] != ENSEMBLE]
-    noisy, whole = int((reliability < RELIABLE).sum()), int(np.isfinite(reliability).sum())
-    line = f"{noisy} of {whole} explanations are mostly noise (reliability below {RELIABLE})"
-    ranks = correlation(own["consensus_score"], own["consensus_score_reliable"]).spearman_r
-    share = correlation(own["consensus_score"], own["reliability"]).pearson_r ** 2
-    if not np.isfinite([ranks, share]).all():
-        return line
-    return (
-        f"{line}; without them the members' scores keep their order with Spearman's r {ranks:.2f}; reliability goes"
-        f" with {share:.0%} of the variance of scores between members"
-    )
+def make_family(given: Given, path: Path, settings: Settings) -> None:
+    """Write family.csv: the family's scores by its own vote and by everybody's (Fig. 7)."""
+    own = _family(given, settings)
+    scores = _scores(given, own, [np.asarray(own), np.arange(len(given.explanations))])
+    votes = {"the family's vote": scores[:, 0], "everybody's vote": scores[:, 1]}
+    write_csv(path, committees.family_scores(settings["family"], votes, given.intervals), settings)
 
 
-def _images_table(
-    ids: list[str],
-    names: list[str],
-    similarities: NDArray[np.float64],
-    precisions: NDArray[np.float64],
-    reliability: NDArray[np.float64],
-    samples: NDArray[np.float64],
-) -> pd.DataFrame:
-    """images.csv: one row an image and member; the consensus has an average precision alone."""
-    columns, none = [*names, ENSEMBLE], np.full((len(ids), 1), np.nan)
-    return pd.DataFrame(
-        {
-            "image_id": np.repeat(ids, len(columns)),
-            "member": columns * len(ids),
-            "similarity": np.hstack([similarities, none]).ravel(),
-            "average_precision": precisions.ravel(),
-            "reliability": np.hstack([reliability, none]).ravel(),
-            "samples": np.hstack([samples, none]).ravel(),
-        }
-    )
+def _family(given: Given, settings: Settings) -> list[int]:
+    names = [member.name for member in given.experiment.members]
+    return [names.index(name) for name in settings["family"]]
 
 
-def correlations_table(members: pd.DataFrame, level: float) -> pd.DataFrame:
-    """correlations.csv: every pair of accuracy, consensus score and mAP (where there are masks) over the members."""
-    own = members[members["member"] != ENSEMBLE]
-    names = [n for n in ("accuracy", "consensus_score", "mean_average_precision") if n in own]
-    rows = [{"x": x, "y": y, **asdict(correlation(own[x], own[y], level))} for x, y in combinations(names, 2)]
-    return pd.DataFrame(rows)
+def _scores(given: Given, own: list[int], voting: list[committees.Committee]) -> NDArray[np.floating]:
+    """Similarities (images, committees, f) of the family's explanations to the consensus of each committee."""
+    ballot = ballot_of(given.experiment.explainer["vote"])
+
+    def images() -> Iterator[tuple[Tensor, Tensor]]:
+        for values in by_image(given.explanations, given.ids):
+            yield values[own], ballot(values)
+
+    return committees.committee_scores(images(), voting, similarity_of(given.experiment))
+
+
+MAKERS: dict[str, Callable[[Given, Path, Settings], None]] = {
+    "growing": make_growing,
+    "random": make_random,
+    "family": make_family,
+    "members": make_members,
+}

@@ -8,11 +8,18 @@ from glob import escape
 from omegaconf import DictConfig
 
 from xconsensus.errors import DamagedError, InputError, MissingStageError, SettingsError
-from xconsensus.jobs.worklog import Record, read_record
+from xconsensus.experiment.artefacts import (
+    consensus_of,
+    explained_images,
+    explanations_of,
+    label_maps,
+    segmenter_settings,
+    with_trained_weights,
+)
+from xconsensus.experiment.experiment import Experiment, start_all
+from xconsensus.experiment.explanations import without_missing
+from xconsensus.jobs.worklog import Entry, read_entry
 from xconsensus.members.member import Member
-from xconsensus.stages.context import Context
-from xconsensus.stages.each import each_explainer
-from xconsensus.stages.vote import leave_out_missing
 from xconsensus.store.files import read_settings
 from xconsensus.store.shards import Shards
 from xconsensus.store.tensors import verify
@@ -35,15 +42,12 @@ class Found:
             self.lines.append(line)
 
 
-def run(config: DictConfig) -> None:
+def run(configs: Sequence[DictConfig]) -> None:
     """Print the tables; exit with 2 when something failed or is damaged, else with 3 when something is missing."""
-    configs = [config, *each_explainer(config).values()]
-    for each in configs:
-        each.dry_run = True  # nothing that is found is removed
-    base, *contexts = [Context(each) for each in configs]
-    found = Found()
+    experiments = start_all(configs, only_reads=True)
+    experiment, found = experiments[0], Found()
     try:
-        ids = [record.image_id for record in base.chosen()]
+        ids = [record.image_id for record in explained_images(experiment)]
         images = f"{len(ids)} images"
     except MissingStageError:
         ids, images = [], "images not chosen yet"
@@ -51,29 +55,32 @@ def run(config: DictConfig) -> None:
     except InputError as error:
         ids, images = [], "images unknown"
         found.wrong(str(error))
-    columns = {each.config["explainer"]["name"]: _explained(each, ids, found) for each in contexts}
-    print(f"{base.store.dataset}: {len(base.initial)} members of {base.committee}, {images}")
-    _print(_members(base, columns, len(ids), found))
+    columns = {each.explainer_name: _explained(each, ids, found) for each in experiments}
+    print(f"{experiment.store.dataset}: {len(experiment.members)} members of {experiment.committee}, {images}")
+    _print(_members(experiment, columns, len(ids), found))
     print()
-    _print(_explainers(contexts, columns, ids, found))
-    if base.config["verify"]:
-        _verify_others(base, contexts, found)
+    _print(_explainers(experiments, columns, ids, found))
+    if experiment.config["verify"]:
+        _verify_others(experiments, found)
     for line in found.lines:
         print(line)
     if found.failed or found.missing:
         sys.exit(FAILED if found.failed else MISSING)
 
 
-def _members(context: Context, columns: dict[str, dict[str, int]], images: int, found: Found) -> list[list[str]]:
+def _members(experiment: Experiment, columns: dict[str, dict[str, int]], images: int, found: Found) -> list[list[str]]:
     """A row a member: weights, predictions, explanations done, and what is going on."""
     rows = [["member", "trained", "predicted", *columns, "now"]]
-    for member in context.initial:
-        trained = context.store.weights(member.name).is_file() if context.finetune else None
-        predicted = all(context.store.predictions(s, member.name).is_file() for s in {"test", context.explain_split})
-        now = list(_now(context, "finetune", member, trained is not False and predicted, found))
+    trains = experiment.config["committee"]["finetune"]
+    for member in experiment.members:
+        trained = experiment.store.weights(member.name).is_file() if trains else None
+        predicted = all(
+            experiment.store.predictions(s, member.name).is_file() for s in {"test", experiment.explain_split}
+        )
+        now = list(_now(experiment, "finetune", member, trained is not False and predicted, found))
         for name, done in columns.items():
             whole = 0 < images == done[member.name]
-            now += _now(context, f"explain/{name}", member, whole, found)
+            now += _now(experiment, f"explain/{name}", member, whole, found)
             found.missing |= not whole
         found.missing |= trained is False or not predicted
         counts = [f"{done[member.name]}/{images or '?'}" for done in columns.values()]
@@ -85,29 +92,31 @@ def _word(done: bool | None) -> str:
     return {True: "yes", False: "no", None: "-"}[done]
 
 
-def _now(context: Context, stage: str, member: Member, whole: bool, found: Found) -> Iterator[str]:
-    """What the records of a member's work in a stage say; of what failed before it succeeded, nothing."""
-    for record in _records(context, stage, member.name):
-        if record.state == "running" or (not whole and record.state != "done"):
-            yield f"{stage} {record.state} ({record.host}, process {record.pid})"
-            if record.state in ("failed", "crashed"):
-                why = record.message or f"its process ended without a word, {record.deaths} times so far"
-                found.wrong(f"{record.state}: {stage} {member.name} on {record.host}, begun {record.started}: {why}")
+def _now(experiment: Experiment, stage: str, member: Member, whole: bool, found: Found) -> Iterator[str]:
+    """What the logs of a member's work in a stage say; of what failed before it succeeded, nothing."""
+    for entry in _entries(experiment, stage, member.name):
+        if entry.state == "running" or (not whole and entry.state != "done"):
+            yield f"{stage} {entry.state} ({entry.host}, process {entry.pid})"
+            if entry.state in ("failed", "crashed"):
+                why = entry.message or f"its process ended without a word, {entry.deaths} times so far"
+                found.wrong(f"{entry.state}: {stage} {member.name} on {entry.host}, begun {entry.started}: {why}")
 
 
-def _records(context: Context, stage: str, member: str) -> list[Record]:
-    whole = context.store.record(stage, member)
+def _entries(experiment: Experiment, stage: str, member: str) -> list[Entry]:
+    whole = experiment.store.worklog(stage, member)
     paths = [whole, *sorted(whole.parent.glob(f"{escape(member)}.*of*.json"))]  # of shards of a sweep
-    return [record for path in paths if (record := read_record(path))]
+    return [entry for path in paths if (entry := read_entry(path))]
 
 
-def _explained(context: Context, ids: Sequence[str], found: Found) -> dict[str, int]:
-    """Member -> how many images are explained by the context's explainer."""
+def _explained(experiment: Experiment, ids: Sequence[str], found: Found) -> dict[str, int]:
+    """Member -> how many images are explained by the experiment's explainer."""
     done = {}
-    for member in context.initial:
+    for member in experiment.members:
         try:
-            shards = context.explanations(context.ready(member, read=context.config["verify"]))
-            done[member.name] = _count(context, shards, ids, found)
+            shards = explanations_of(
+                experiment, with_trained_weights(experiment, member, read=experiment.config["verify"])
+            )
+            done[member.name] = _count(experiment, shards, ids, found)
         except MissingStageError:
             done[member.name] = 0
         except InputError as error:
@@ -116,8 +125,8 @@ def _explained(context: Context, ids: Sequence[str], found: Found) -> dict[str, 
     return done
 
 
-def _count(context: Context, shards: Shards, ids: Sequence[str], found: Found) -> int:
-    errors = shards.inspect(values=context.config["verify"])
+def _count(experiment: Experiment, shards: Shards, ids: Sequence[str], found: Found) -> int:
+    errors = shards.inspect(values=experiment.config["verify"])
     others = [error for error in errors if isinstance(error, SettingsError)]
     for error in [*(error for error in errors if isinstance(error, DamagedError)), *others[:1]]:
         found.wrong(str(error))
@@ -125,41 +134,41 @@ def _count(context: Context, shards: Shards, ids: Sequence[str], found: Found) -
 
 
 def _explainers(
-    contexts: list[Context], columns: dict[str, dict[str, int]], ids: list[str], found: Found
+    experiments: Sequence[Experiment], columns: dict[str, dict[str, int]], ids: list[str], found: Found
 ) -> list[list[str]]:
     """A row an explainer: explanations, consensus, scores, and how long the missing explanations would take."""
     rows = [["explainer", "explained", "consensus", "scores", "work left"]]
-    for context in contexts:
-        name = context.config["explainer"]["name"]
+    for experiment in experiments:
+        name = experiment.explainer_name
         done = columns[name]
         voted, scored = 0, False
         try:
-            leave_out_missing(context, ids)
-            voted = _count(context, context.consensus(read=context.config["verify"]), ids, found)
+            consensus = consensus_of(without_missing(experiment, ids), read=experiment.config["verify"])
+            voted = _count(experiment, consensus, ids, found)
         except MissingStageError:
             pass
         except InputError as error:
             found.wrong(str(error))
-        path = context.store.scores(context.committee, name) / "members.csv"
+        path = experiment.store.scores(experiment.committee, name) / "members.csv"
         try:
             scored = path.is_file() and read_settings(path)["images"] == len(ids)
         except InputError as error:
             found.wrong(str(error))
         found.missing |= not ids or voted < len(ids) or not scored
         whole = len(ids) * len(done)
-        left = _time_left(context, done, len(ids))
+        left = _time_left(experiment, done, len(ids))
         rows.append([name, f"{sum(done.values())}/{whole or '?'}", f"{voted}/{len(ids) or '?'}", _word(scored), left])
     return rows
 
 
-def _time_left(context: Context, done: dict[str, int], images: int) -> str:
+def _time_left(experiment: Experiment, done: dict[str, int], images: int) -> str:
     """Missing explanations times the seconds that each took so far: the member's own, else the mean of all."""
-    stage = f"explain/{context.config['explainer']['name']}"
+    stage = f"explain/{experiment.explainer_name}"
     rates = {}
     for member in done:
-        records = [record for record in _records(context, stage, member) if record.done]
-        if records:
-            rates[member] = sum(record.seconds for record in records) / sum(record.done for record in records)
+        entries = [entry for entry in _entries(experiment, stage, member) if entry.done]
+        if entries:
+            rates[member] = sum(entry.seconds for entry in entries) / sum(entry.done for entry in entries)
     missing = {member: images - count for member, count in done.items() if count < images}
     if not missing:
         return "none"
@@ -170,17 +179,17 @@ def _time_left(context: Context, done: dict[str, int], images: int) -> str:
     return f"about {seconds:.0f} s" if seconds < 3600 else f"about {seconds / 3600:.1f} h"
 
 
-def _verify_others(base: Context, contexts: list[Context], found: Found) -> None:
+def _verify_others(experiments: Sequence[Experiment], found: Found) -> None:
     """Read what the tables above did not: weights, predictions, checkpoints and label maps."""
-    folders = [base.store.root / name for name in ("weights", "predictions", "superpixels")]
+    folders = [experiments[0].store.root / name for name in ("weights", "predictions", "superpixels")]
     for path in sorted(path for folder in folders for path in folder.rglob("*.safetensors")):
         try:
             verify(path)
         except DamagedError as error:
             found.wrong(str(error))
-    for context in contexts:
-        if segmenter := context.segmenter_settings():
-            _count(context, context.labels(segmenter["segmenter"]["name"]), [], found)
+    for each in experiments:
+        if segmenter_settings(each):
+            _count(each, label_maps(each), [], found)
 
 
 def _print(rows: list[list[str]]) -> None:

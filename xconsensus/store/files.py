@@ -6,7 +6,6 @@ settings stops and names the setting that differs, reading what has changed sinc
 """
 
 import errno
-import io
 import json
 import os
 import platform
@@ -100,17 +99,13 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """A UTF-8 text file."""
-    with atomic(path) as file:
-        file.write(text.encode())
+    write_bytes(path, text.encode())
 
 
-def write_figure(path: Path, figure: Any) -> None:
-    """A matplotlib figure as ``path``, in the format of its suffix, without a date: equal figures, equal bytes."""
-    kind = path.suffix.removeprefix(".")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, dpi=200, metadata={"CreationDate": None} if kind == "pdf" else None)
+def write_bytes(path: Path, content: bytes) -> None:
+    """A file of these bytes."""
     with atomic(path) as file:
-        file.write(buffer.getvalue())
+        file.write(content)
 
 
 def read_csv(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:

@@ -47,8 +47,8 @@ class Store:
         """Probabilities of a split's images."""
         return self.root / "predictions" / safe_name(split, "split") / f"{safe_name(member, 'member')}.safetensors"
 
-    def record(self, stage: str, name: str) -> Path:
-        """The record of a stage's work on a member; explain has a folder an explainer."""
+    def worklog(self, stage: str, name: str) -> Path:
+        """The log of a stage's work on a member; explain has a folder an explainer."""
         return self.root / "status" / stage / f"{safe_name(name, 'member')}.json"
 
     def images(self, committee: str) -> Path:

@@ -9,13 +9,16 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from safetensors import safe_open
 from torch import Tensor
+from xxhash import xxh3_64
 
 from xconsensus.errors import DamagedError, InputError, SettingsError
 from xconsensus.store.folders import damaged
 from xconsensus.store.provenance import Settings, as_json, check_settings
-from xconsensus.store.tensors import read_header, read_whole, verify, write_tensors
+from xconsensus.store.tensors import opening, read_header, read_whole, verify, write_tensors
 
 
 class Shards:
@@ -95,6 +98,8 @@ class Shards:
             flat = [(array.double() / scale).half() for array, scale in zip(flat, scales, strict=True)]
             tensors["scale"] = torch.stack(scales)
         tensors["values"] = torch.cat(flat)
+        scales_of = tensors["scale"].split(1) if self.packed else [None] * len(flat)
+        tensors["checksums"] = torch.tensor([_checksum(*piece) for piece in zip(flat, scales_of, strict=True)])
         path = self.path(ids)
         write_tensors(path, tensors, self.settings, ids=list(ids), shape=list(arrays[0].shape), **notes)
         self._left_out.discard(path.name)
@@ -103,12 +108,32 @@ class Shards:
     def values(self, image_id: str) -> Tensor:
         """The flat array of one image, (K,), float32 when packed; InputError naming an image that is not there."""
         values = self.stored(image_id)
-        shard, position = self._record(image_id)
+        shard, position = self._row(image_id)
         return values.float() * float(shard["scale"][position]) if self.packed else values
+
+    def value(self, image_id: str) -> Tensor:
+        """`values` of one image, read without the others of its file and checked by a checksum of its own.
+
+        Of files written before there were such checksums the whole is read.
+        """
+        name, position = self._place(image_id)
+        path = self.folder / name
+        with opening(path), safe_open(path, framework="pt") as file:
+            if "checksums" not in file.keys():  # noqa: SIM118  (no mapping)
+                return self.values(image_id)
+            checksum = file.get_slice("checksums")[position]
+            start, stop = file.get_slice("offsets")[position : position + 2].tolist()
+            values: Tensor = file.get_slice("values")[start:stop]
+            scale = file.get_slice("scale")[position] if self.packed else None
+        if int(checksum) != _checksum(values, scale):
+            raise damaged(path, f"the checksum of image {image_id} differs")
+        if name not in self._checked:
+            self._check(name, read_header(path))
+        return values if scale is None else values.float() * float(scale)
 
     def stored(self, image_id: str) -> Tensor:
         """The flat array as it lies on disk, (K,): when packed, float16 and right up to a positive factor."""
-        shard, position = self._record(image_id)
+        shard, position = self._row(image_id)
         start, stop = shard["offsets"][position : position + 2].tolist()
         return shard["values"][start:stop]
 
@@ -119,7 +144,7 @@ class Shards:
         """
         start = 0
         while start < len(ids):
-            shard, first = self._record(ids[start])
+            shard, first = self._row(ids[start])
             name, offsets = self.index[ids[start]][0], shard["offsets"][first : first + size + 1].tolist()
             stop, length = start + 1, offsets[1] - offsets[0]
             while (
@@ -136,7 +161,7 @@ class Shards:
 
     def number(self, image_id: str, name: str) -> float:
         """One field of one image, such as the predicted class of an explanation; NaN where the shard has none."""
-        shard, position = self._record(image_id)
+        shard, position = self._row(image_id)
         return float(shard[name].numpy()[position]) if name in shard else float("nan")
 
     def fetch(self, ids: Iterable[str]) -> None:
@@ -162,15 +187,19 @@ class Shards:
         _check_name(path, header.get("ids", []))
         self._checked.add(name)
 
-    def _record(self, image_id: str) -> tuple[dict[str, Tensor], int]:
-        if image_id not in self.index:
-            raise InputError(f"{self.folder}: holds nothing of image {image_id}; run the stage that makes it")
-        name, position = self.index[image_id]
+    def _row(self, image_id: str) -> tuple[dict[str, Tensor], int]:
+        name, position = self._place(image_id)
         if self._shard is None or self._shard[0] != name:  # one shard at a time: images are visited in shard order
             self._shard = (name, self._read(name))
         if position + 1 >= len(self._shard[1]["offsets"]):
             raise damaged(self.folder / name, f"it has no values of image {image_id}")
         return self._shard[1], position
+
+    def _place(self, image_id: str) -> tuple[str, int]:
+        """An image's shard and its position there; InputError for one that no shard holds."""
+        if image_id not in self.index:
+            raise InputError(f"{self.folder}: holds nothing of image {image_id}; run the stage that makes it")
+        return self.index[image_id]
 
     def _read(self, name: str) -> dict[str, Tensor]:
         path = self.folder / name
@@ -184,6 +213,13 @@ class Shards:
 # The ids of every shard that was looked at. A committee's members have shards of the same names, so of the same images:
 # what 200 members of 100,000 images need is one such list and one such index, not 200.
 _ids: dict[str, list[str]] = {}
+
+
+def _checksum(values: Tensor, scale: Tensor | None) -> int:
+    """XXH3 (64 bits, as a signed number) of an image's values, their kind, and their scale if they have one."""
+    state = xxh3_64(f"{values.dtype} {'' if scale is None else float(scale).hex()}".encode())
+    state.update(values.contiguous().view(torch.uint8).numpy().data)
+    return int(np.uint64(state.intdigest()).astype(np.int64))
 
 
 def _name_of(ids: Sequence[str]) -> str:

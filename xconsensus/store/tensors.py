@@ -42,7 +42,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], settings: Settings,
 
 def verify(path: Path) -> dict[str, Any]:
     """Read a whole file; its header, or DamagedError when any byte is not as ``write_tensors`` wrote it."""
-    with _opening(path), path.open("rb") as file:
+    with opening(path), path.open("rb") as file:
         head = _head(file)
         state = _hash_of(head)
         while part := file.read(_PART):
@@ -75,7 +75,7 @@ def _verified(path: Path, head: bytes, state: xxh3_64) -> dict[str, Any]:
 
 def read_header(path: Path) -> dict[str, Any]:
     """The header ``write_tensors`` gave a file, whose values are not read; InputError naming a file that has none."""
-    with _opening(path), safe_open(path, framework="pt") as file:
+    with opening(path), safe_open(path, framework="pt") as file:
         return _header_of(path, file.metadata())
 
 
@@ -103,7 +103,7 @@ def read_tensors(path: Path, *needed: str) -> dict[str, Tensor]:
 
 def read_whole(path: Path, *needed: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """All tensors of a file and its header, as `read_tensors`."""
-    with _opening(path), path.open("rb") as file, safe_open(path, framework="pt") as mapped:
+    with opening(path), path.open("rb") as file, safe_open(path, framework="pt") as mapped:
         head = _head(file)
         tensors = {name: mapped.get_tensor(name) for name in mapped.offset_keys()}
     state = _hash_of(head)
@@ -116,7 +116,8 @@ def read_whole(path: Path, *needed: str) -> tuple[dict[str, Tensor], dict[str, A
 
 
 @contextmanager
-def _opening(path: Path) -> Iterator[None]:
+def opening(path: Path) -> Iterator[None]:
+    """Turn what goes wrong in reading a file into DamagedError, or InputError where it cannot be read at all."""
     try:
         yield
     except SafetensorError as error:

@@ -1,0 +1,91 @@
+"""Images as a committee sees them: the short edge resized, the centre cut out, and their masks likewise."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xconsensus.datasets.images import center_crop, resize_and_crop, short_edge
+from xconsensus.datasets.records import Dataset, Record
+from xconsensus.errors import InputError
+from xconsensus.progress import log
+
+
+@dataclass
+class CroppedImages:
+    """A data set's images with their short edge at ``resize`` and a centre crop of ``size`` pixels a side.
+
+    Resized images are kept in memory up to ``room`` bytes. With ``skip_bad``, `usable` leaves out what cannot be read.
+    """
+
+    dataset: Dataset
+    resize: int
+    size: int
+    room: float = 0
+    skip_bad: bool = False
+    _kept: dict[tuple[str, int], NDArray[np.uint8]] = field(default_factory=dict, repr=False)
+
+    def resized(self, record: Record, resize: int) -> NDArray[np.uint8]:
+        """The whole image, RGB uint8 (H, W, 3), its short edge at ``resize``."""
+        key = (record.image_id, resize)
+        if key not in self._kept:
+            pixels = short_edge(self.dataset.image(record), resize)
+            if pixels.nbytes > self.room:
+                return pixels
+            self.room -= pixels.nbytes
+            self._kept[key] = pixels
+        return self._kept[key]
+
+    def image(self, record: Record) -> NDArray[np.uint8]:
+        """The image as it is explained, RGB uint8 (size, size, 3)."""
+        return np.ascontiguousarray(center_crop(self.resized(record, self.resize), self.size))
+
+    def mask(self, record: Record) -> NDArray[np.bool_]:
+        """The object's mask on the explained image, (size, size)."""
+        return self._cropped(self.dataset.mask(record))
+
+    def objects(self, record: Record) -> list[tuple[str, NDArray[np.bool_]]]:
+        """Category and mask (size, size) of each object on the explained image; none if the data set knows of one only.
+
+        Objects that lie outside the crop are left out.
+        """
+        if not hasattr(self.dataset, "instances"):
+            return []
+        found = [(category, self._cropped(mask)) for category, mask in self.dataset.instances(record)]
+        return [(category, mask) for category, mask in found if mask.any()]
+
+    def categories(self, record: Record) -> list[tuple[str, NDArray[np.bool_]]]:
+        """The `objects` of each category as one mask, in the order of their first."""
+        objects = self.objects(record)
+        return [
+            (name, np.logical_or.reduce([mask for other, mask in objects if other == name]))
+            for name in dict.fromkeys(name for name, _ in objects)
+        ]
+
+    def usable(self, records: Sequence[Record], masks: bool = False) -> list[Record]:
+        """``records`` whose images (and ``masks``) can be read, the others counted; all of them unless ``skip_bad``.
+
+        Raises InputError where none can be read.
+        """
+        if not self.skip_bad:
+            return list(records)
+        kept = [record for record in records if self._is_usable(record, masks)]
+        if len(kept) < len(records):
+            log.info(f"{len(records) - len(kept)} of {len(records)} images skipped (on_bad_image=skip)")
+        if not kept:
+            raise InputError(f"none of the {len(records)} images of the data set can be read")
+        return kept
+
+    def _is_usable(self, record: Record, masks: bool) -> bool:
+        try:
+            self.resized(record, self.resize)
+            if masks:
+                self.dataset.mask(record)
+        except InputError as error:
+            log.info(f"skipped: {error}")
+            return False
+        return True
+
+    def _cropped(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        return resize_and_crop(mask.astype(np.uint8), self.resize, self.size, "nearest").astype(bool)

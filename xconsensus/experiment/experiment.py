@@ -1,0 +1,139 @@
+"""What a command works on: checked config, data set, members, store and device, opened once for all its stages."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from xconsensus import datasets
+from xconsensus.datasets import Dataset
+from xconsensus.datasets.cropped import CroppedImages
+from xconsensus.errors import InputError, nearest
+from xconsensus.experiment.config import plain
+from xconsensus.jobs.process import device_of, set_up
+from xconsensus.jobs.worklog import Worklog
+from xconsensus.members import catalogue
+from xconsensus.members.member import Member, members_of
+from xconsensus.store.folders import Store
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One data set, committee and explainer. ``members`` have the weights that training starts from, or their own."""
+
+    config: Mapping[str, Any]
+    dataset: Dataset
+    images: CroppedImages
+    members: tuple[Member, ...]
+    store: Store
+    device: torch.device
+
+    @property
+    def committee(self) -> str:
+        """The committee's name."""
+        return str(self.config["committee"]["name"])
+
+    @property
+    def explainer(self) -> Mapping[str, Any]:
+        """The explainer's group of the config."""
+        explainer: Mapping[str, Any] = self.config["explainer"]
+        return explainer
+
+    @property
+    def explainer_name(self) -> str:
+        """The explainer's name: its folder of explanations."""
+        return str(self.explainer["name"])
+
+    @property
+    def explain_split(self) -> str:
+        """The split whose images are explained."""
+        return str(self.config["dataset"]["explain_split"])
+
+    @property
+    def seed(self) -> int:
+        """The seed of every random draw."""
+        return int(self.config["seed"])
+
+    @property
+    def own_members(self) -> list[Member]:
+        """The members that this run works on: those of ``committee.only``, or all."""
+        only = self.config["committee"]["only"]
+        return [member for member in self.members if only is None or member.name in only]
+
+    @property
+    def shown_members(self) -> list[str]:
+        """Names of the members that scores and figures show: those of ``committee.scored``, or all."""
+        shown = self.config["committee"]["scored"]
+        return [member.name for member in self.members if not shown or member.name in shown]
+
+    def without(self, names: Collection[str]) -> "Experiment":
+        """The same experiment as if the committee had no such members."""
+        return replace(self, members=tuple(member for member in self.members if member.name not in names))
+
+    def worklog(self, stage: str, member: str) -> Worklog:
+        """The log of a member's work in a stage: of this explainer's and this job's part of it."""
+        share, shares = self.config["shard"], self.config["shards"]
+        part = f".{share}of{shares}" if shares > 1 else ""
+        folder = f"explain/{self.explainer_name}" if stage == "explain" else stage
+        return Worklog(self.store.worklog(folder, f"{member}{part}"))
+
+
+def start(config: DictConfig) -> Experiment:
+    """Check the config, set the process up for it, and open its experiment."""
+    return start_all([config])[0]
+
+
+def start_all(configs: Sequence[DictConfig], *, only_reads: bool = False) -> list[Experiment]:
+    """`start` with configs that differ in the explainer alone: one experiment each, which share all else.
+
+    With ``only_reads`` nothing on the disk is touched.
+    """
+    every = [plain(config) for config in configs]
+    first = open_experiment(every[0])
+    leave = only_reads or first.config["dry_run"]
+    set_up(first.config["threads"], first.config["shards"], None if leave else first.store.root)
+    for values in every:
+        for member in first.members:  # names that cannot be folders stop here, not after the first results
+            first.store.explanations(values["explainer"]["name"], member.name)
+    return [replace(first, config=values) for values in every]
+
+
+def open_experiment(values: Mapping[str, Any]) -> Experiment:
+    """The experiment of a checked config. Nothing is written, removed or built.
+
+    Raises InputError for a data set or members that are not there or not as they should be.
+    """
+    group, committee = values["dataset"], values["committee"]
+    device = device_of(values["device"])
+    dataset = datasets.load(group)
+    room, skip = values["finetune"]["cache_gib"] * 2**30, values["on_bad_image"] == "skip"
+    images = CroppedImages(dataset, group["resize"], group["size"], room, skip)
+    store = Store(Path(values["output_dir"]), group["name"])
+    store.images(committee["name"])  # a name that can be no file stops here
+    members = members_of(
+        catalogue.specifications(committee),
+        defaults=committee["member_defaults"],
+        size=group["size"],
+        resize=group["resize"],
+        weights_dir=committee["weights_dir"],
+    )
+    _check_committee(committee, members)
+    return Experiment(values, dataset, images, tuple(members), store, device)
+
+
+def _check_committee(committee: Mapping[str, Any], members: Sequence[Member]) -> None:
+    """InputError naming a member that the committee lacks, or one that would stay at random weights."""
+    names = [member.name for member in members]
+    for key in ("only", "scored"):
+        for name in committee[key] or []:
+            if name not in names:
+                raise InputError(f"committee.{key}: {committee['name']} has no member {name}{nearest(name, names)}")
+    for member in members:
+        if not (committee["finetune"] or member.weights or member.pretrained or member.library == "module"):
+            raise InputError(
+                f"member {member.name} has random weights: set committee.finetune=true to train it, or its"
+                f" committee.members.{member.name}.weights or pretrained"
+            )

@@ -1,0 +1,119 @@
+"""Which settings shape the tables of scores, and what else decides whether they are made anew."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from xxhash import xxh3_64
+
+from xconsensus import datasets
+from xconsensus.consensus import SIMILARITIES, Similarity
+from xconsensus.datasets import Record
+from xconsensus.errors import InputError, nearest
+from xconsensus.experiment.artefacts import (
+    check_predictions,
+    digest,
+    needs,
+    segmenter_settings,
+    with_trained_weights,
+)
+from xconsensus.experiment.experiment import Experiment
+from xconsensus.members.member import Member
+from xconsensus.scores.committees import extras_of, family_of
+from xconsensus.store.files import read_json, read_settings
+from xconsensus.store.provenance import Settings, as_json, difference
+from xconsensus.store.shards import Shards
+from xconsensus.store.tensors import read_header
+
+
+def similarity_of(experiment: Experiment) -> Similarity:
+    """The similarity that the explainer's group of the config names; InputError when it cannot."""
+    explainer = experiment.explainer
+    if explainer["similarity"] not in SIMILARITIES:
+        known = nearest(explainer["similarity"], SIMILARITIES)
+        raise InputError(f"explainer.similarity={explainer['similarity']} is unknown{known}")
+    if explainer["similarity"] == "cosine":
+        return Similarity("cosine")
+    if not (sigma := explainer.get("sigma")) or sigma <= 0:
+        raise InputError(f"explainer.sigma={sigma}: the similarity rbf needs a positive number")
+    return Similarity("rbf", sigma)
+
+
+def tables_settings(experiment: Experiment, consensus: Shards, images: int) -> dict[str, Settings]:
+    """Table that this experiment has -> the settings that shape it: members and, where they can be, the tables of
+    other committees (growing, random, family).
+    """
+    options, score = experiment.config["plot"], experiment.config["score"]
+    of_all = {"consensus": digest(dict(consensus.settings)), "images": images, "seed": experiment.seed}
+    similarity = {"similarity": vars(similarity_of(experiment))}
+    found: dict[str, Settings] = {}
+    if segmenter_settings(experiment) and experiment.dataset.has_masks:  # on maps of pixels it would take minutes
+        found["growing"] = {**of_all, "trials": options["trials"]}
+    members = len(experiment.members)
+    own = [experiment.members[position].name for position in family_positions(experiment)]
+    if 3 < len(own) < members:  # correlations need four
+        extras = list(extras_of(options["extras"], members, len(own)))
+        found["random"] = {**of_all, **similarity, "family": own, "extras": extras, "trials": options["trials"]}
+    if 1 < len(own) < members:
+        found["family"] = {**of_all, **similarity, "family": own, "score": score}
+    found["members"] = {**of_all, **similarity, "score": score, "scored": experiment.shown_members}
+    return found
+
+
+def family_positions(experiment: Experiment) -> list[int]:
+    """Positions of the members of ``plot.family``."""
+    names, families = zip(*((member.name, member.family) for member in experiment.members), strict=True)
+    return family_of(families, names, experiment.config["plot"]["family"])
+
+
+def inputs_of(experiment: Experiment, records: Sequence[Record]) -> dict[str, Any]:
+    """What scores are made from besides explanations: masks, by their keys and contents, and predictions, by checksum.
+
+    Raises InputError for a mask that cannot be read, and predictions that are missing or outdated.
+    """
+    masks = datasets.mask_settings(experiment.dataset, experiment.config["dataset"])
+    return {
+        "masks": {**masks, "contents": _contents_of_masks(experiment, records)},
+        "predictions": {member.name: _checksum_of_predictions(experiment, member) for member in experiment.members},
+    }
+
+
+def check_scores(
+    experiment: Experiment, folder: Path, wanted: Mapping[str, Settings], records: Sequence[Record]
+) -> None:
+    """MissingStageError unless tables in ``folder`` have the ``wanted`` settings, the present masks and predictions.
+
+    DamagedError when a table has changed since it was written.
+    """
+    for table, settings in wanted.items():
+        path = folder / f"{table}.csv"
+        if not path.is_file():
+            raise needs("score", f"{path} does not exist")
+        if found := difference(read_settings(path), as_json(settings)):
+            raise needs("score", f"{path} was made with other settings ({found})", "overwrite=true")
+    path = folder / "inputs.json"
+    if found := difference(read_json(path) if path.is_file() else {}, inputs_of(experiment, records)):
+        raise needs("score", f"{folder} has scores of other masks or predictions ({found})")
+
+
+def _contents_of_masks(experiment: Experiment, records: Sequence[Record]) -> str | None:
+    """A fingerprint of the masks of the explained images, and of their objects' masks; None without masks."""
+    if not experiment.dataset.has_masks:
+        return None
+    state = xxh3_64()
+    for record in records:
+        state.update(np.packbits(experiment.images.mask(record)).tobytes())
+        for category, mask in experiment.images.objects(record):
+            state.update(category.encode() + np.packbits(mask).tobytes())
+    return state.hexdigest()
+
+
+def _checksum_of_predictions(experiment: Experiment, member: Member) -> str:
+    """The checksum of a member's test predictions, whose header alone is read."""
+    path = experiment.store.predictions("test", member.name)
+    if not path.is_file():
+        raise needs("finetune", f"{path} does not exist")
+    header = read_header(path)
+    check_predictions(experiment, with_trained_weights(experiment, member), path, header["settings"])
+    return str(header["checksum"])

@@ -1,0 +1,96 @@
+"""What figures that show images are drawn from: members' maps and the consensus (Figures 1 to 3, 9, 12 to 15)."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from xconsensus.figures.gallery import COLUMNS, Row, Tile
+from xconsensus.figures.results import Picture, Results, Scores
+from xconsensus.figures.tables import EXPLAINERS
+from xconsensus.published import ENSEMBLE
+
+Arguments = tuple[Any, ...]
+
+
+def steps(results: Results) -> Arguments:
+    """Figure 1, `fig01`: the method on the first image of the galleries, by the first explainer."""
+    (name, scores), (picture,) = next(iter(results.scores.items())), results.images.spread(1)
+    members = results.shown_members(scores, 4)
+    similarity = scores.of_image(picture.image_id, "similarity")
+    tiles = [Tile(member, scores.map_of(member, picture.image_id)) for member in members]
+    text = f"{_text(results, members, f'image {picture.image_id}')}, {EXPLAINERS.get(name, name)}"
+    consensus, own = scores.map_of(ENSEMBLE, picture.image_id), [float(similarity[member]) for member in members]
+    return results.images.pixels(picture.image_id), tiles, consensus, own, f"{text}; the whole committee votes"
+
+
+def one_image(results: Results, *, masks: bool) -> dict[str, Arguments]:
+    """Figures 2 and 3, `gallery`: one image each, a row each explainer; ``masks`` adds average precision."""
+    members = results.shown_members(results.first, results.options["gallery_members"])
+    found = {}
+    for number, picture in enumerate(results.images.spread(results.options["gallery"]), 1):
+        rows = [
+            _row(results, scores, picture, members, EXPLAINERS.get(name, name), masks=masks)
+            for name, scores in results.scores.items()
+        ]
+        text = _text(results, members, f"image {picture.image_id}")
+        found[f"_{number}"] = (rows, f"{text}, from the most to the least accurate")
+    return found
+
+
+def many_images(results: Results, scores: Mapping[str, Scores], *, masks: bool) -> Arguments:
+    """Figures 12 to 15, `gallery`: some images, a row each, as members and the consensus of one explainer see them."""
+    name, first = next(iter(scores.items()))
+    members = results.shown_members(first, COLUMNS - 1)
+    rows = [
+        _row(results, first, picture, members, picture.label, masks=masks)
+        for picture in results.images.spread(results.options["gallery_rows"])
+    ]
+    return rows, f"{_text(results, members, EXPLAINERS.get(name, name))}, from the most to the least accurate"
+
+
+def several_objects(results: Results) -> dict[str, Arguments]:
+    """Figure 9, `gallery`: images of several objects; members note what they predict, the consensus its AP for each."""
+    members = results.shown_members(results.first, results.options["gallery_members"])
+    found = {}
+    for number, picture in enumerate(results.images.spread(results.options["gallery"]), 1):
+        rows = [
+            _row_of_objects(results, scores, picture, members, EXPLAINERS.get(name, name))
+            for name, scores in results.scores.items()
+        ]
+        text = _text(results, members, f"image {picture.image_id}")
+        found[f"_{number}"] = (rows, f"{text}; below each member what it predicts, with its probability")
+    return found
+
+
+def _row(results: Results, scores: Scores, picture: Picture, members: Sequence[str], title: str, *, masks: bool) -> Row:
+    """Each member's map of an image, with its average precision if there are ``masks``, the consensus last."""
+    precision = scores.of_image(picture.image_id, "average_precision")
+    tiles = [
+        Tile(name, scores.map_of(name, picture.image_id), float(precision[name]) if masks else None)
+        for name in (*members, ENSEMBLE)
+    ]
+    return Row(
+        title, results.images.pixels(picture.image_id), tiles, [results.images.mask(picture.image_id)] if masks else []
+    )
+
+
+def _row_of_objects(results: Results, scores: Scores, picture: Picture, members: Sequence[str], title: str) -> Row:
+    tiles = []
+    for name in members:
+        word, probability = scores.prediction_of(name, picture.image_id)
+        note = f"{textwrap.shorten(word, 16, placeholder='...')}\n{probability:.2f}"
+        tiles.append(Tile(name, scores.map_of(name, picture.image_id), None, note))
+    objects = pd.DataFrame() if scores.objects is None else scores.objects
+    own = objects[objects["image_id"] == picture.image_id]
+    notes = [f"AP {row.category} {row.average_precision:.2f}" for row in own.itertuples()]
+    tiles.append(Tile(ENSEMBLE, scores.map_of(ENSEMBLE, picture.image_id), None, "\n".join(notes[:3])))
+    masks = [mask for _, mask in results.images.objects(picture.image_id)]
+    return Row(title, results.images.pixels(picture.image_id), tiles, masks)
+
+
+def _text(results: Results, members: Sequence[str], what: str) -> str:
+    whole = len(results.voters)
+    shown = f"{whole} members" if len(members) == whole else f"{len(members)} of {whole} members"
+    return f"{results.dataset}, {what}, {shown}"

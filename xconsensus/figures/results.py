@@ -1,0 +1,151 @@
+"""What figures and tables are drawn from: the scores of a run, its images, and the maps that members made of them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from xconsensus import published
+from xconsensus.figures.tables import EXPLAINERS, table2
+from xconsensus.published import ENSEMBLE
+
+Pixels = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+Map = NDArray[np.floating]
+
+
+def absent(*_: str) -> Any:
+    """What results without images answer when they are asked for one."""
+    raise LookupError("these results have no images and maps")
+
+
+class Picture(NamedTuple):
+    """An explained image: its id, and its label in words, empty where that is unknown."""
+
+    image_id: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Images:
+    """The explained images: ``pixels`` RGB uint8 (H, W, 3), ``mask`` (H, W), and each category of ``objects`` with its
+    mask, by image id. ``has_masks`` says whether there are masks.
+    """
+
+    pictures: Sequence[Picture] = ()
+    has_masks: bool = False
+    pixels: Callable[[str], Pixels] = absent
+    mask: Callable[[str], Mask] = absent
+    objects: Callable[[str], Sequence[tuple[str, Mask]]] = lambda _: ()
+
+    def spread(self, count: int) -> list[Picture]:
+        """At most ``count`` of the images, spread over them."""
+        if not self.pictures:
+            return []
+        places = np.linspace(0, len(self.pictures) - 1, count).round().astype(int)
+        return [self.pictures[place] for place in np.unique(places)]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One explainer's scores: the tables that `score` writes, and its maps.
+
+    ``growing``, ``random``, ``family`` and ``objects`` are None where the run has none. ``map_of`` gives a member's
+    explanation, or the consensus, (H, W), by member and image id; ``prediction_of`` the class that a member predicts,
+    in words, and its probability. ``extras`` is how many others join the family in a random committee.
+    """
+
+    members: pd.DataFrame
+    images: pd.DataFrame = field(default_factory=pd.DataFrame)
+    on_superpixels: bool = False
+    sigma: float | None = None
+    growing: pd.DataFrame | None = None
+    random: pd.DataFrame | None = None
+    family: pd.DataFrame | None = None
+    objects: pd.DataFrame | None = None
+    extras: tuple[int, int] = (0, 0)
+    map_of: Callable[[str, str], Map] = absent
+    prediction_of: Callable[[str, str], tuple[str, float]] = absent
+
+    def of_image(self, image_id: str, column: str) -> "pd.Series[float]":
+        """A column of images.csv for one image, by member."""
+        return self.images[self.images["image_id"] == image_id].set_index("member")[column]
+
+
+@dataclass(frozen=True)
+class Results:
+    """A committee's results on a data set, by every explainer.
+
+    ``voters`` are the names of the members that vote, of which ``scores`` may show some; ``options`` is the config's
+    group ``plot``, ``level`` that of intervals. ``panels`` are members tables of several runs, by data set, and
+    ``under_panels`` says what they are (Fig. 11). ``of_paper`` names the paper's data set whose numbers they are.
+    """
+
+    dataset: str
+    committee: str
+    scores: Mapping[str, Scores]
+    voters: Sequence[str] = ()
+    images: Images = Images()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    level: float = 0.95
+    panels: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    under_panels: str = ""
+    of_paper: str | None = None
+
+    @cached_property
+    def members(self) -> dict[str, pd.DataFrame]:
+        """Explainer -> members.csv."""
+        return {name: each.members for name, each in self.scores.items()}
+
+    @property
+    def first(self) -> Scores:
+        """The first explainer's scores: what is no matter of the explainer is the same in all."""
+        return next(iter(self.scores.values()))
+
+    @property
+    def superpixels(self) -> dict[str, Scores]:
+        """The explainers on superpixels, LIME as a rule."""
+        return {name: each for name, each in self.scores.items() if each.on_superpixels}
+
+    @property
+    def pixels(self) -> dict[str, Scores]:
+        """The explainers on pixels, SmoothGrad as a rule."""
+        return {name: each for name, each in self.scores.items() if not each.on_superpixels}
+
+    def caption(self, what: str = "", explainers: Sequence[str] | None = None) -> str:
+        """Data set, images, members and explainers in a line, as it stands under a figure."""
+        if self.of_paper:
+            return f"Numbers of the paper, Table 2; {legible(self)}"
+        names = " and ".join(EXPLAINERS.get(name, name) for name in explainers or self.scores)
+        whole, own = len(self.voters), len(self.first.members) - 1
+        shown = f"{own} of {whole} members" if own < whole else f"{whole} members"
+        images = len(self.images.pictures)
+        return f"{self.dataset}: {images} images, {shown}, {names}{what and '; ' + what}"
+
+    def shown_members(self, scores: Scores, count: int) -> list[str]:
+        """At most ``count`` members from the most to the least accurate, evenly spaced among all."""
+        own = scores.members[scores.members["member"] != ENSEMBLE]
+        ranked = list(own.sort_values("accuracy", ascending=False, kind="stable")["member"])
+        return [ranked[place] for place in np.unique(np.linspace(0, len(ranked) - 1, count).round().astype(int))]
+
+
+def of_paper(committee: str, dataset: str, level: float) -> Results:
+    """The paper's own numbers as results of its ``committee`` on one of its data sets."""
+    members = published.members(dataset)
+    masks = "mean_average_precision" in next(iter(members.values()))
+    scores = {name: Scores(table) for name, table in members.items()}
+    voters = [name for name in next(iter(members.values()))["member"] if name != ENSEMBLE]
+    images = Images(has_masks=masks)
+    return Results("published", committee, scores, voters, images, level=level, of_paper=dataset)
+
+
+def legible(results: Results) -> str:
+    """How many rows miss a number, since the available scan of Table 2 is partly illegible."""
+    table = table2(results.members)
+    table = table[table["member"] != ENSEMBLE]
+    missing = int(table.isna().any(axis=1).sum())
+    return f"{missing} of {len(table)} rows of {results.committee} miss a number"

@@ -1,0 +1,118 @@
+"""What `score` writes: tables of the members, of each image and member, and of the correlations over the members."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from xconsensus.published import ENSEMBLE
+from xconsensus.scores.metrics import Intervals, correlation
+
+RELIABLE = 0.5  # below, more than half of an explanation's variance over superpixels or pixels is sampling noise
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of m members on n images, NaN where there is nothing.
+
+    ``similarity`` to the consensus (n, m), ``average_precision`` (n, m + 1), the consensus's last, and each
+    explanation's ``reliability`` and number of ``samples``, (n, m).
+    """
+
+    similarity: Floats
+    average_precision: Floats
+    reliability: Floats
+    samples: Floats
+
+    @classmethod
+    def nothing(cls, images: int, members: int) -> "Measured":
+        """All NaN, to be filled."""
+        similarity, reliability, samples = np.full((3, images, members), np.nan)
+        return cls(similarity, np.full((images, members + 1), np.nan), reliability, samples)
+
+    def of(self, images: slice) -> "Measured":
+        """The part of some images, which shares its numbers with the whole."""
+        return Measured(
+            self.similarity[images], self.average_precision[images], self.reliability[images], self.samples[images]
+        )
+
+
+def members_table(
+    members: pd.DataFrame, ensemble: tuple[float, float], measured: Measured, intervals: Intervals
+) -> pd.DataFrame:
+    """members.csv: one row a member, the ensemble last.
+
+    ``members`` has the columns member, family and accuracy; ``ensemble`` is the accuracy by averaged probabilities and
+    by majority vote. Columns of reliability and of average precision stand there where these were measured.
+    """
+    low, high = intervals.of(measured.similarity)
+    table = pd.DataFrame(
+        {
+            "member": [*members["member"], ENSEMBLE],
+            "family": [*members["family"], ENSEMBLE],
+            "accuracy": [*members["accuracy"], ensemble[0]],
+            "majority_vote_accuracy": [*[np.nan] * len(members), ensemble[1]],
+            "consensus_score": [*measured.similarity.mean(0), np.nan],
+            "consensus_score_low": [*low, np.nan],
+            "consensus_score_high": [*high, np.nan],
+        }
+    )
+    if np.isfinite(measured.reliability).any():
+        reliable = np.where(measured.reliability >= RELIABLE, measured.similarity, np.nan)
+        table["reliability"] = [*_mean(measured.reliability), np.nan]
+        table["noise_share"] = [*(measured.reliability < RELIABLE).mean(0), np.nan]
+        table["consensus_score_reliable"] = [*_mean(reliable), np.nan]
+    if np.isfinite(measured.average_precision).any():
+        low, high = intervals.of(measured.average_precision)
+        table["mean_average_precision"] = np.nanmean(measured.average_precision, axis=0)
+        table["mean_average_precision_low"], table["mean_average_precision_high"] = low, high
+    return table
+
+
+def images_table(ids: Sequence[str], names: Sequence[str], measured: Measured) -> pd.DataFrame:
+    """images.csv: one row an image and member; the consensus has an average precision alone."""
+    columns, none = [*names, ENSEMBLE], np.full((len(ids), 1), np.nan)
+    return pd.DataFrame(
+        {
+            "image_id": np.repeat(ids, len(columns)),
+            "member": columns * len(ids),
+            "similarity": np.hstack([measured.similarity, none]).ravel(),
+            "average_precision": measured.average_precision.ravel(),
+            "reliability": np.hstack([measured.reliability, none]).ravel(),
+            "samples": np.hstack([measured.samples, none]).ravel(),
+        }
+    )
+
+
+def correlations_table(members: pd.DataFrame, level: float) -> pd.DataFrame:
+    """correlations.csv: every pair of accuracy, consensus score and mAP (where there are masks) over the members."""
+    own = members[members["member"] != ENSEMBLE]
+    names = [n for n in ("accuracy", "consensus_score", "mean_average_precision") if n in own]
+    rows = [{"x": x, "y": y, **asdict(correlation(own[x], own[y], level))} for x, y in combinations(names, 2)]
+    return pd.DataFrame(rows)
+
+
+def noise(members: pd.DataFrame, reliability: Floats) -> str:
+    """What sampling noise does to the scores of a members table, in a line; ``reliability`` is (n, m)."""
+    own = members[members["member"] != ENSEMBLE]
+    noisy, whole = int((reliability < RELIABLE).sum()), int(np.isfinite(reliability).sum())
+    line = f"{noisy} of {whole} explanations are mostly noise (reliability below {RELIABLE})"
+    ranks = correlation(own["consensus_score"], own["consensus_score_reliable"]).spearman_r
+    share = correlation(own["consensus_score"], own["reliability"]).pearson_r ** 2
+    if not np.isfinite([ranks, share]).all():
+        return line
+    return (
+        f"{line}; without them the members' scores keep their order with Spearman's r {ranks:.2f}; reliability goes"
+        f" with {share:.0%} of the variance of scores between members"
+    )
+
+
+def _mean(values: Floats) -> Floats:
+    """Mean over the images (n, members), numbers that are not finite left out; NaN where there is none."""
+    present = np.isfinite(values)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(present, values, 0).sum(0) / present.sum(0))

@@ -1,0 +1,54 @@
+"""Which figures lie in a folder and what they show, so that none is drawn again while that has not changed."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from xxhash import xxh3_64_hexdigest
+
+from xconsensus.errors import InputError
+from xconsensus.store.files import read_json, write_bytes, write_json
+
+
+class Drawn:
+    """The figures of a folder: of each what it shows and a checksum of each of its files."""
+
+    def __init__(self, folder: Path, figures: dict[str, Any]) -> None:
+        self.folder = folder
+        self.figures = figures
+
+    def unless_shown(self, stem: str, shows: str, printed: Callable[[], Mapping[str, bytes]]) -> Path:
+        """The figure's PNG file. ``printed``, its files by suffix, is asked for and written only where what the figure
+        ``shows`` has changed, or a file of it.
+        """
+        made = self.figures.get(stem)
+        if not (isinstance(made, dict) and made.get("shows") == shows and self._are_whole(stem, made.get("files"))):
+            content = printed()
+            for suffix, data in content.items():
+                write_bytes(self.folder / f"{stem}{suffix}", data)
+            files = {suffix: xxh3_64_hexdigest(data) for suffix, data in content.items()}
+            self.figures[stem] = {"shows": shows, "files": files}
+        return self.folder / f"{stem}.png"
+
+    def _are_whole(self, stem: str, files: object) -> bool:
+        """Whether the files of a figure are there as they were written."""
+        if not isinstance(files, dict) or not files:
+            return False
+        paths = {self.folder / f"{stem}{suffix}": checksum for suffix, checksum in files.items()}
+        return all(path.is_file() and xxh3_64_hexdigest(path.read_bytes()) == paths[path] for path in paths)
+
+
+@contextmanager
+def drawn_in(folder: Path, log: Path) -> Iterator[Drawn]:
+    """The figures of a folder, kept in ``log``: what is drawn until the block ends, however it does, stands there."""
+    try:
+        before = read_json(log)
+    except InputError:  # none yet, or nobody knows which
+        before = {}
+    drawn = Drawn(folder, {**before})
+    try:
+        yield drawn
+    finally:
+        if drawn.figures != before:
+            write_json(log, drawn.figures)
