@@ -129,6 +129,23 @@ def test_a_recipe_out_of_range_is_named(photographs: Project, setting: str, know
     refused(photographs.run("finetune", setting), setting.partition("=")[0], known, folder=photographs.folder)
 
 
+@pytest.mark.parametrize(("setting", "instead"), [("finetune.label_smoothing=0.1", "finetune.weight_decay")])
+def test_what_an_option_did_that_was_taken_out_is_refused_with_what_replaces_it(
+    photographs: Project, setting: str, instead: str
+) -> None:
+    refused(photographs.run("finetune", setting), setting, "was taken out", instead, folder=photographs.folder)
+
+
+@pytest.mark.parametrize("setting", ["finetune.label_smoothing=0"])
+def test_the_value_of_a_removed_option_that_changed_nothing_is_taken_with_a_line(
+    photographs: Project, setting: str
+) -> None:
+    outcome = photographs.done("finetune", setting, "dry_run=true")
+    assert [line for line in outcome.err.splitlines() if "taken out" in line] == [
+        f"{setting} was taken out and changes nothing: leave it away"
+    ]
+
+
 def test_an_unknown_choice_of_correct_images_is_answered_with_those_there_are(predicted: Project) -> None:
     refused(predicted.run("explain", "explain.only_correct=some"), "explain.only_correct=some", "all, any, none")
 

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +30,6 @@ class Recipe:
     weight_decay: float
     schedule: str
     warmup_epochs: float
-    label_smoothing: float
     clip_norm: float | None
     frozen_statistics: bool
     random_crop: bool
@@ -52,6 +52,13 @@ class Recipe:
             raise InputError(f"finetune.validation={self.validation} is not between 0 and 1")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise InputError(f"finetune.clip_norm={self.clip_norm} is not positive; null for no clipping")
+
+    def settings(self) -> dict[str, Any]:
+        """What a header says of the recipe; options taken out since stand there with the value that changes nothing.
+
+        So weights trained before stay valid, unless such an option shaped them.
+        """
+        return {**vars(self), "label_smoothing": 0.0}
 
     def rate(self, epoch: float) -> float:
         """Learning rate at a moment in epochs since the start."""
@@ -150,7 +157,7 @@ def _epoch(
             normalised = network.normalise(inputs.to(network.device))
             outputs = network.model(normalised.contiguous(memory_format=torch.channels_last))
         logits = outputs if isinstance(outputs, Tensor) else outputs[0]  # some have auxiliary heads in training
-        loss = F.cross_entropy(logits.float(), labels.to(network.device), label_smoothing=recipe.label_smoothing)
+        loss = F.cross_entropy(logits.float(), labels.to(network.device))
         if not torch.isfinite(loss):
             raise InputError(
                 f"member {network.member.name}: loss is {loss.item()} in epoch {epoch + 1};"

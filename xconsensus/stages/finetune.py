@@ -75,7 +75,7 @@ def _settings(context: Context, member: Member, recipe: Recipe, images: int) -> 
         "training_images": images,
         "classes": len(context.dataset.classes),
         "member": initial,
-        "finetune": vars(recipe),
+        "finetune": recipe.settings(),
         "seed": context.seed,
     }
 
