@@ -25,7 +25,7 @@ sklearn_metrics = pytest.importorskip("sklearn.metrics")
 MEMBERS = ("resnet", "efficient", "byob", "shuffle")
 EXPLAINERS = ("lime", "smoothgrad")
 # option of finetune that is no more: the value that changes nothing, and another one
-TAKEN_OUT: dict[str, tuple[Any, Any]] = {"label_smoothing": (0.0, 0.1)}
+TAKEN_OUT: dict[str, tuple[Any, Any]] = {"label_smoothing": (0.0, 0.1), "keep": ("last", "best")}
 Floats = NDArray[np.float64]
 
 
@@ -293,11 +293,8 @@ def test_weights_stay_when_an_option_is_taken_out_unless_it_shaped_them(untraine
         assert f"finetune.{key} is {other} there, {neutral} now" in refused.errors[0]
 
 
-@pytest.mark.parametrize("keep", ["last", "best"])
-def test_training_cut_off_goes_on_to_the_same_weights(
-    untrained: Project, monkeypatch: pytest.MonkeyPatch, keep: str
-) -> None:
-    arguments = ("committee.only=[resnet]", "finetune.epochs=4", f"finetune.keep={keep}")
+def test_training_cut_off_goes_on_to_the_same_weights(untrained: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("committee.only=[resnet]", "finetune.epochs=4")
     save, saved = finetune._save, []
 
     def save_and_stop(*values: Any) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from xconsensus.errors import InputError
 from xconsensus.members.member import Member
 from xconsensus.members.network import Network
-from xconsensus.members.training import Images, Recipe, State, crops, split_validation, train
+from xconsensus.members.training import Images, Recipe, State, crops, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -30,8 +30,6 @@ RECIPE = Recipe(
     frozen_statistics=False,
     random_crop=True,
     flip=0.5,
-    keep="last",
-    validation=0.3,
     precision="float32",
 )
 PLAIN = replace(RECIPE, random_crop=False, flip=0.0, batch_size=COUNT, warmup_epochs=0.0)
@@ -70,10 +68,9 @@ def assert_same(one: nn.Module, other: nn.Module) -> None:
         assert torch.equal(tensor, tensors[key]), key
 
 
-@pytest.mark.parametrize("keep", ["last", "best"])
 @pytest.mark.parametrize("momentum", [0.9, 0.0])
-def test_an_interrupted_training_ends_with_the_same_weights_to_the_bit(keep: str, momentum: float) -> None:
-    recipe, images, network = replace(RECIPE, keep=keep, momentum=momentum), images_of(), small()
+def test_an_interrupted_training_ends_with_the_same_weights_to_the_bit(momentum: float) -> None:
+    recipe, images, network = replace(RECIPE, momentum=momentum), images_of(), small()
     states = [through_a_file(state) for state in train(network, images, recipe, seed=3)]
     assert [state.epoch for state in states] == [1, 2, 3, 4]
     for state in states:
@@ -147,48 +144,15 @@ def test_the_rate_follows_the_step_within_an_epoch(monkeypatch: pytest.MonkeyPat
     assert rates == pytest.approx([recipe.rate(moment) for moment in (0, 0.5, 1, 1.5)])
 
 
-def test_keep_best_restores_the_first_epoch_of_the_highest_held_out_accuracy() -> None:
-    recipe, images = replace(RECIPE, keep="best", epochs=8, learning_rate=0.4, validation=0.5), images_of()
-    _, held_out = split_validation(images.labels, recipe, 1)
-    network = small()
-    upright = torch.zeros(len(held_out), dtype=torch.bool)
-    inputs = network.normalise(crops(images, held_out, CROP, torch.full((len(held_out), 2), 0.5), upright))
-    truth = torch.tensor([images.labels[index] for index in held_out])
-    accuracies, models, history = [], [], []
-    for state in train(network, images, recipe, seed=1):
-        with torch.inference_mode():
-            accuracies.append(float((network(inputs).argmax(1) == truth).double().mean()))
-        models.append(copy.deepcopy(network.model))
-        history = state.history
-    assert [entry["validation_accuracy"] for entry in history] == pytest.approx(accuracies)
-    best = int(np.argmax(accuracies))
-    assert best < 7, "the last epoch is the best: nothing to restore"
-    assert_same(network.model, models[best])
+def test_an_epoch_trains_on_every_image_once() -> None:
+    images, seen = images_of(), list[int]()
 
+    def read(index: int) -> NDArray[np.uint8]:
+        seen.append(index)
+        return images.read(index)
 
-def test_keep_best_trains_on_no_held_out_image_and_keep_last_on_all() -> None:
-    images = images_of()
-    for keep in ("best", "last"):
-        network, seen = small(), set[int]()
-        recipe = replace(RECIPE, keep=keep, epochs=3, batch_size=4)
-        chosen, held_out = split_validation(images.labels, recipe, 5)
-
-        def read(index: int, seen: set[int] = seen, network: Network = network) -> NDArray[np.uint8]:
-            if network.model.training:
-                seen.add(index)
-            return images.read(index)
-
-        list(train(network, Images(read, images.labels), recipe, seed=5))
-        assert seen == set(chosen)
-        assert sorted(chosen + held_out) == list(range(COUNT))
-        assert len(held_out) == (round(0.3 * COUNT) if keep == "best" else 0)
-
-
-def test_held_out_images_depend_on_the_seed_alone() -> None:
-    recipe = replace(RECIPE, keep="best")
-    labels = images_of().labels
-    assert split_validation(labels, recipe, 0) == split_validation(labels, replace(recipe, batch_size=1), 0)
-    assert split_validation(labels, recipe, 0) != split_validation(labels, recipe, 1)
+    list(train(small(), Images(read, images.labels), replace(RECIPE, epochs=1), seed=5))
+    assert sorted(seen) == list(range(COUNT))
 
 
 def test_a_trained_network_is_frozen_and_in_evaluation_mode() -> None:
@@ -325,7 +289,7 @@ def test_random_crops_differ_between_epochs() -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("schedule", "linear"), ("keep", "first"), ("precision", "int8"), ("epochs", 0), ("batch_size", 0)],
+    [("schedule", "linear"), ("precision", "int8"), ("epochs", 0), ("batch_size", 0)],
 )
 def test_impossible_recipes_are_refused(key: str, value: Any) -> None:
     with pytest.raises(InputError, match=f"finetune.*{key}"):

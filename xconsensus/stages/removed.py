@@ -6,8 +6,11 @@ from typing import Any
 from xconsensus.errors import InputError
 from xconsensus.progress import log
 
+ANY = object()
 # key -> the value that changed nothing, and what to do in place of another one
 REMOVED: Mapping[str, tuple[object, str]] = {
+    "finetune.keep": ("last", "the last epoch's weights are kept; give finetune.epochs=N to end earlier"),
+    "finetune.validation": (ANY, "no training image is held out"),
     "finetune.label_smoothing": (0.0, "training is without it, as in the paper; raise finetune.weight_decay instead"),
 }
 
@@ -22,6 +25,6 @@ def take_removed(values: dict[str, Any]) -> None:
         given = values[group].pop(name, None)
         if given is None:
             continue
-        if given != neutral:
+        if neutral is not ANY and given != neutral:
             raise InputError(f"{key}={given} was taken out: {instead}")
         log.info(f"{key}={given} was taken out and changes nothing: leave it away")
