@@ -117,7 +117,6 @@ def test_an_unknown_split_is_answered_with_those_there_are(photographs: Project)
 @pytest.mark.parametrize(
     ("setting", "known"),
     [
-        ("finetune.schedule=linear", "cosine"),
         ("finetune.precision=float16", "bfloat16"),
         ("finetune.epochs=0", "1"),
         ("finetune.batch_size=0", "1"),
@@ -130,7 +129,11 @@ def test_a_recipe_out_of_range_is_named(photographs: Project, setting: str, know
 
 @pytest.mark.parametrize(
     ("setting", "instead"),
-    [("finetune.label_smoothing=0.1", "finetune.weight_decay"), ("finetune.keep=best", "finetune.epochs=N")],
+    [
+        ("finetune.schedule=constant", "cosine"),
+        ("finetune.label_smoothing=0.1", "finetune.weight_decay"),
+        ("finetune.keep=best", "finetune.epochs=N"),
+    ],
 )
 def test_what_an_option_did_that_was_taken_out_is_refused_with_what_replaces_it(
     photographs: Project, setting: str, instead: str
@@ -138,7 +141,10 @@ def test_what_an_option_did_that_was_taken_out_is_refused_with_what_replaces_it(
     refused(photographs.run("finetune", setting), setting, "was taken out", instead, folder=photographs.folder)
 
 
-@pytest.mark.parametrize("setting", ["finetune.label_smoothing=0", "finetune.keep=last", "finetune.validation=0.3"])
+@pytest.mark.parametrize(
+    "setting",
+    ["finetune.schedule=cosine", "finetune.label_smoothing=0", "finetune.keep=last", "finetune.validation=0.3"],
+)
 def test_the_value_of_a_removed_option_that_changed_nothing_is_taken_with_a_line(
     photographs: Project, setting: str
 ) -> None:

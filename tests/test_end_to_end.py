@@ -25,7 +25,11 @@ sklearn_metrics = pytest.importorskip("sklearn.metrics")
 MEMBERS = ("resnet", "efficient", "byob", "shuffle")
 EXPLAINERS = ("lime", "smoothgrad")
 # option of finetune that is no more: the value that changes nothing, and another one
-TAKEN_OUT: dict[str, tuple[Any, Any]] = {"label_smoothing": (0.0, 0.1), "keep": ("last", "best")}
+TAKEN_OUT: dict[str, tuple[Any, Any]] = {
+    "schedule": ("cosine", "constant"),
+    "label_smoothing": (0.0, 0.1),
+    "keep": ("last", "best"),
+}
 Floats = NDArray[np.float64]
 
 

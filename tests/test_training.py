@@ -24,7 +24,6 @@ RECIPE = Recipe(
     momentum=0.9,
     batch_size=5,
     weight_decay=1e-3,
-    schedule="cosine",
     warmup_epochs=1.5,
     clip_norm=None,
     frozen_statistics=False,
@@ -95,9 +94,8 @@ def test_a_training_depends_on_its_seed_and_member() -> None:
     assert not torch.equal(trained(0, "b"), first)
 
 
-@pytest.mark.parametrize("schedule", ["constant", "cosine"])
-def test_training_is_stochastic_gradient_descent_written_out(schedule: str) -> None:
-    recipe = replace(PLAIN, schedule=schedule, epochs=5)
+def test_training_is_stochastic_gradient_descent_written_out() -> None:
+    recipe = replace(PLAIN, epochs=5)
     images = images_of()
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * CROP**2, CLASSES))
@@ -108,7 +106,7 @@ def test_training_is_stochastic_gradient_descent_written_out(schedule: str) -> N
     wanted = nn.functional.one_hot(torch.tensor(images.labels)).double()
     velocity, losses = [torch.zeros_like(weight), torch.zeros_like(bias)], []
     for epoch in range(5):
-        rate = 0.05 * ((1 + math.cos(math.pi * epoch / 5)) / 2 if schedule == "cosine" else 1)
+        rate = 0.05 * (1 + math.cos(math.pi * epoch / 5)) / 2
         logits = x @ weight.T + bias
         losses.append(float(-(wanted * logits.log_softmax(1)).sum(1).mean()))
         error = (logits.softmax(1) - wanted) / COUNT
@@ -126,8 +124,8 @@ def test_learning_rate_warms_up_in_a_line_and_falls_as_a_cosine() -> None:
     for epoch in np.linspace(0, 10, 41):
         expected = 0.4 * min(1, epoch / 2) * math.cos(math.pi * epoch / 20) ** 2
         assert recipe.rate(epoch) == pytest.approx(expected)
-        assert replace(recipe, schedule="constant").rate(epoch) == pytest.approx(0.4 * min(1, epoch / 2))
-        assert replace(recipe, schedule="constant", warmup_epochs=0).rate(epoch) == 0.4
+        falling = 0.4 * math.cos(math.pi * epoch / 20) ** 2
+        assert replace(recipe, warmup_epochs=0).rate(epoch) == pytest.approx(falling)
 
 
 def test_the_rate_follows_the_step_within_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +200,7 @@ def test_bfloat16_trains_float32_weights_near_those_of_float32() -> None:
 
 @pytest.mark.parametrize("broken", ["weights", "rate"])
 def test_a_loss_that_is_not_finite_names_the_member(broken: str) -> None:
-    network, recipe = small(), replace(PLAIN, schedule="constant")
+    network, recipe = small(), PLAIN
     if broken == "weights":
         network.model.get_parameter("0.weight").data[0] = torch.nan
     else:
@@ -289,7 +287,7 @@ def test_random_crops_differ_between_epochs() -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("schedule", "linear"), ("precision", "int8"), ("epochs", 0), ("batch_size", 0)],
+    [("precision", "int8"), ("epochs", 0), ("batch_size", 0)],
 )
 def test_impossible_recipes_are_refused(key: str, value: Any) -> None:
     with pytest.raises(InputError, match=f"finetune.*{key}"):

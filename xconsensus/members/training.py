@@ -27,7 +27,6 @@ class Recipe:
     momentum: float
     batch_size: int
     weight_decay: float
-    schedule: str
     warmup_epochs: float
     clip_norm: float | None
     frozen_statistics: bool
@@ -36,12 +35,8 @@ class Recipe:
     precision: str
 
     def __post_init__(self) -> None:
-        for key, known in (
-            ("schedule", ("constant", "cosine")),
-            ("precision", ("float32", "bfloat16")),
-        ):
-            if getattr(self, key) not in known:
-                raise InputError(f"finetune.{key}={getattr(self, key)} is none of {', '.join(known)}")
+        if self.precision not in ("float32", "bfloat16"):
+            raise InputError(f"finetune.precision={self.precision} is neither float32 nor bfloat16")
         if self.epochs < 1 or self.batch_size < 1:
             raise InputError("finetune.epochs and finetune.batch_size must be at least 1")
         if self.clip_norm is not None and not self.clip_norm > 0:
@@ -52,12 +47,13 @@ class Recipe:
 
         So weights trained before stay valid, unless such an option shaped them.
         """
-        return {**vars(self), "label_smoothing": 0.0, "keep": "last", "validation": 0.1}
+        taken_out = {"schedule": "cosine", "label_smoothing": 0.0, "keep": "last", "validation": 0.1}
+        return {**vars(self), **taken_out}
 
     def rate(self, epoch: float) -> float:
-        """Learning rate at a moment in epochs since the start."""
+        """Learning rate at a moment in epochs since the start: a line up to the end of the warm-up, times a cosine."""
         warm = min(1.0, epoch / self.warmup_epochs) if self.warmup_epochs else 1.0
-        cosine = (1 + math.cos(math.pi * epoch / self.epochs)) / 2 if self.schedule == "cosine" else 1.0
+        cosine = (1 + math.cos(math.pi * epoch / self.epochs)) / 2
         return self.learning_rate * warm * cosine
 
 

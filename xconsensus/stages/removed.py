@@ -9,6 +9,7 @@ from xconsensus.progress import log
 ANY = object()
 # key -> the value that changed nothing, and what to do in place of another one
 REMOVED: Mapping[str, tuple[object, str]] = {
+    "finetune.schedule": ("cosine", "the rate falls as a cosine, from finetune.learning_rate to 0"),
     "finetune.keep": ("last", "the last epoch's weights are kept; give finetune.epochs=N to end earlier"),
     "finetune.validation": (ANY, "no training image is held out"),
     "finetune.label_smoothing": (0.0, "training is without it, as in the paper; raise finetune.weight_decay instead"),
