@@ -1,8 +1,13 @@
 """The command line run in this process, a folder of photographs, and one small committee run through all stages."""
 
+import os
+
+# Threads of GNU's OpenMP spin at barriers, and processes that share cores slow each other three to six times. It reads
+# this once, when torch is imported: here and in every process that the tests start.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 import io
 import logging
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator

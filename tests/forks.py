@@ -61,9 +61,8 @@ def forks(folder: Path) -> Iterator[Forks]:
 
 
 def _serve() -> None:
-    for module in ("cli", "compat", "stages.finetune", "stages.explain", "stages.vote", "stages.score", "locks"):
-        if module != "locks" or importlib.util.find_spec("xconsensus.store.locks"):
-            importlib.import_module(f"xconsensus.{module}")
+    for module in ("cli", "compat", "stages.finetune", "stages.explain", "stages.vote", "stages.score", "store.locks"):
+        importlib.import_module(f"xconsensus.{module}")
     for line in sys.stdin:
         order = json.loads(line)
         folder = Path(order["folder"])

@@ -117,8 +117,6 @@ def test_an_unknown_split_is_answered_with_those_there_are(photographs: Project)
 @pytest.mark.parametrize(
     ("setting", "known"),
     [
-        ("finetune.schedule=linear", "cosine"),
-        ("finetune.keep=first", "best"),
         ("finetune.precision=float16", "bfloat16"),
         ("finetune.epochs=0", "1"),
         ("finetune.batch_size=0", "1"),
@@ -127,6 +125,33 @@ def test_an_unknown_split_is_answered_with_those_there_are(photographs: Project)
 )
 def test_a_recipe_out_of_range_is_named(photographs: Project, setting: str, known: str) -> None:
     refused(photographs.run("finetune", setting), setting.partition("=")[0], known, folder=photographs.folder)
+
+
+@pytest.mark.parametrize(
+    ("setting", "instead"),
+    [
+        ("finetune.schedule=constant", "cosine"),
+        ("finetune.label_smoothing=0.1", "finetune.weight_decay"),
+        ("finetune.keep=best", "finetune.epochs=N"),
+    ],
+)
+def test_what_an_option_did_that_was_taken_out_is_refused_with_what_replaces_it(
+    photographs: Project, setting: str, instead: str
+) -> None:
+    refused(photographs.run("finetune", setting), setting, "was taken out", instead, folder=photographs.folder)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["finetune.schedule=cosine", "finetune.label_smoothing=0", "finetune.keep=last", "finetune.validation=0.3"],
+)
+def test_the_value_of_a_removed_option_that_changed_nothing_is_taken_with_a_line(
+    photographs: Project, setting: str
+) -> None:
+    outcome = photographs.done("finetune", setting, "dry_run=true")
+    assert [line for line in outcome.err.splitlines() if "taken out" in line] == [
+        f"{setting} was taken out and changes nothing: leave it away"
+    ]
 
 
 def test_an_unknown_choice_of_correct_images_is_answered_with_those_there_are(predicted: Project) -> None:

@@ -113,7 +113,7 @@ def completed(line: str) -> set[str]:
         ("xconsensus explain expl", {"explainer=", "explain."}, {"committee="}),
         ("xconsensus explain explainer=", {"explainer=lime", "explainer=smoothgrad"}, set()),
         ("xconsensus run experiment=sh", {"experiment=shapes"}, {"experiment=imagenet_sample"}),
-        ("xconsensus finetune finetune.e", {"finetune.epochs=", "finetune.eval_batch_size="}, {"finetune.keep="}),
+        ("xconsensus finetune finetune.e", {"finetune.epochs=", "finetune.eval_batch_size="}, {"finetune.flip="}),
         ("xconsensus vote explainer=smoothgrad explainer.", {"explainer.noise="}, {"explainer.kernel_width="}),
     ],
 )

@@ -18,11 +18,18 @@ from scipy import stats
 from xconsensus.datasets import Record
 from xconsensus.datasets.shapes import Shapes
 from xconsensus.stages import explain, finetune
+from xconsensus.store.tensors import read_whole, write_tensors
 
 sklearn_metrics = pytest.importorskip("sklearn.metrics")
 
 MEMBERS = ("resnet", "efficient", "byob", "shuffle")
 EXPLAINERS = ("lime", "smoothgrad")
+# option of finetune that is no more: the value that changes nothing, and another one
+TAKEN_OUT: dict[str, tuple[Any, Any]] = {
+    "schedule": ("cosine", "constant"),
+    "label_smoothing": (0.0, 0.1),
+    "keep": ("last", "best"),
+}
 Floats = NDArray[np.float64]
 
 
@@ -275,11 +282,25 @@ def test_results_do_not_depend_on_the_order_of_members(photographs: Project) -> 
     pd.testing.assert_frame_equal(table, turned.set_index("member").loc[table["member"]].reset_index(), rtol=1e-5)
 
 
-@pytest.mark.parametrize("keep", ["last", "best"])
-def test_training_cut_off_goes_on_to_the_same_weights(
-    untrained: Project, monkeypatch: pytest.MonkeyPatch, keep: str
-) -> None:
-    arguments = ("committee.only=[resnet]", "finetune.epochs=4", f"finetune.keep={keep}")
+def test_weights_stay_when_an_option_is_taken_out_unless_it_shaped_them(untrained: Project) -> None:
+    arguments = ("committee.only=[resnet]", "finetune.epochs=1")
+    untrained.done("finetune", *arguments)
+    path = untrained.outputs / "shapes/weights/resnet.safetensors"
+    made, (tensors, header) = path.read_bytes(), read_whole(path)
+    untrained.done("finetune", *arguments, *(f"finetune.{key}={neutral}" for key, (neutral, _) in TAKEN_OUT.items()))
+    assert path.read_bytes() == made
+    for key, (neutral, other) in TAKEN_OUT.items():
+        recipe = header["settings"]["finetune"]
+        assert recipe[key] == neutral  # as it stands in weights trained before
+        settings = header["settings"] | {"finetune": recipe | {key: other}}
+        write_tensors(path, tensors, settings, history=header["history"])
+        refused = untrained.run("finetune", *arguments)
+        assert refused.code == 2
+        assert f"finetune.{key} is {other} there, {neutral} now" in refused.errors[0]
+
+
+def test_training_cut_off_goes_on_to_the_same_weights(untrained: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("committee.only=[resnet]", "finetune.epochs=4")
     save, saved = finetune._save, []
 
     def save_and_stop(*values: Any) -> None:

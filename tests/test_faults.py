@@ -46,7 +46,7 @@ def runs(folder: Path) -> Iterator[Forks]:
 
 def arguments(folder: Path, stage: str) -> tuple[str, ...]:
     few = ("dataset.splits.train=24", "dataset.splits.test=12", "explain.images=6", "explain.shard_images=2")
-    own = ("committee=pair", f"output_dir={folder}/outputs", *few, "finetune.keep=best", "finetune.validation=0.25")
+    own = ("committee=pair", f"output_dir={folder}/outputs", *few)
     return (stage, "--config-dir", f"{folder}/conf", *SMALL, *own)
 
 

@@ -18,7 +18,7 @@ from xconsensus.store.locks import claimed
 HOLDER = """\
 import sys
 from pathlib import Path
-from xconsensus.locks import claimed
+from xconsensus.store.locks import claimed
 
 folder = Path(sys.argv[1])
 for unit in claimed(folder, [(folder / "a", "a")]):
@@ -140,7 +140,7 @@ def test_leftovers_of_dead_processes_go_those_of_others_stay(photographs: Projec
 
 
 def test_a_killed_writer_s_file_is_taken_for_a_leftover(tmp_path: Path) -> None:
-    code = "import os, sys; from pathlib import Path; from xconsensus.store import atomic\nwith atomic(Path(sys.argv[1])) as file: file.write(b'x'); file.flush(); os.kill(os.getpid(), 9)"
+    code = "import os, sys; from pathlib import Path; from xconsensus.store.files import atomic\nwith atomic(Path(sys.argv[1])) as file: file.write(b'x'); file.flush(); os.kill(os.getpid(), 9)"
     long = tmp_path / ("ü" * 100 + ".safetensors")
     assert subprocess.run([sys.executable, "-c", code, str(long)], check=False).returncode == -9
     assert len([*tmp_path.iterdir()]) == 1

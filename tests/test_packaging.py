@@ -20,7 +20,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source.mkdir()
     for name in ("conf", "xconsensus"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md"):
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     python = [sys.executable, "-m"]
     subprocess.run([*python, "build", "--wheel", "--no-isolation", "--outdir", folder, source], check=True)
@@ -51,6 +51,12 @@ def test_wheel_brings_the_config(installed: Path, tmp_path: Path) -> None:
     assert Path(imported.stdout.strip()).is_relative_to(installed)
     result = command(installed, tmp_path, "ls", "committees")
     assert "tiny" in result.stdout, result.stderr
+
+
+def test_wheel_brings_its_licence(installed: Path) -> None:
+    information = next(installed.glob("xconsensus-*.dist-info"))
+    assert (information / "licenses/LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+    assert "License-Expression: Apache-2.0" in (information / "METADATA").read_text().splitlines()
 
 
 def test_wheel_runs_a_stage_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ def test_a_uniform_image_can_be_segmented() -> None:
         ("quickshfit", {}, r"segmenter\.name=quickshfit is unknown; nearest: quickshift"),
         ("quickshift", {"n_segments": 9}, "quickshift refuses .*n_segments"),
         ("quickshift", {"kernel_size": 0.5}, "quickshift refuses .*kernel_size"),
+        ("quickshift", {"return_tree": True}, "quickshift refuses .*return_tree.*no label map"),
         ("slic", {"compactness": "high"}, "slic refuses .*compactness"),
     ],
 )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from xconsensus.errors import InputError
 from xconsensus.members.member import Member
 from xconsensus.members.network import Network
-from xconsensus.members.training import Images, Recipe, State, crops, split_validation, train
+from xconsensus.members.training import Images, Recipe, State, crops, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -24,15 +24,11 @@ RECIPE = Recipe(
     momentum=0.9,
     batch_size=5,
     weight_decay=1e-3,
-    schedule="cosine",
     warmup_epochs=1.5,
-    label_smoothing=0.1,
     clip_norm=None,
     frozen_statistics=False,
     random_crop=True,
     flip=0.5,
-    keep="last",
-    validation=0.3,
     precision="float32",
 )
 PLAIN = replace(RECIPE, random_crop=False, flip=0.0, batch_size=COUNT, warmup_epochs=0.0)
@@ -71,10 +67,9 @@ def assert_same(one: nn.Module, other: nn.Module) -> None:
         assert torch.equal(tensor, tensors[key]), key
 
 
-@pytest.mark.parametrize("keep", ["last", "best"])
 @pytest.mark.parametrize("momentum", [0.9, 0.0])
-def test_an_interrupted_training_ends_with_the_same_weights_to_the_bit(keep: str, momentum: float) -> None:
-    recipe, images, network = replace(RECIPE, keep=keep, momentum=momentum), images_of(), small()
+def test_an_interrupted_training_ends_with_the_same_weights_to_the_bit(momentum: float) -> None:
+    recipe, images, network = replace(RECIPE, momentum=momentum), images_of(), small()
     states = [through_a_file(state) for state in train(network, images, recipe, seed=3)]
     assert [state.epoch for state in states] == [1, 2, 3, 4]
     for state in states:
@@ -99,10 +94,8 @@ def test_a_training_depends_on_its_seed_and_member() -> None:
     assert not torch.equal(trained(0, "b"), first)
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.2])
-@pytest.mark.parametrize("schedule", ["constant", "cosine"])
-def test_training_is_stochastic_gradient_descent_written_out(schedule: str, smoothing: float) -> None:
-    recipe = replace(PLAIN, schedule=schedule, label_smoothing=smoothing, epochs=5)
+def test_training_is_stochastic_gradient_descent_written_out() -> None:
+    recipe = replace(PLAIN, epochs=5)
     images = images_of()
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * CROP**2, CLASSES))
@@ -110,10 +103,10 @@ def test_training_is_stochastic_gradient_descent_written_out(schedule: str, smoo
     weight, bias = (tensor.detach().double().clone() for tensor in model.parameters())
     batch = crops(images, range(COUNT), CROP, torch.full((COUNT, 2), 0.5), torch.zeros(COUNT, dtype=torch.bool))
     x = network.normalise(batch).flatten(1).double()
-    wanted = nn.functional.one_hot(torch.tensor(images.labels)).double() * (1 - smoothing) + smoothing / CLASSES
+    wanted = nn.functional.one_hot(torch.tensor(images.labels)).double()
     velocity, losses = [torch.zeros_like(weight), torch.zeros_like(bias)], []
     for epoch in range(5):
-        rate = 0.05 * ((1 + math.cos(math.pi * epoch / 5)) / 2 if schedule == "cosine" else 1)
+        rate = 0.05 * (1 + math.cos(math.pi * epoch / 5)) / 2
         logits = x @ weight.T + bias
         losses.append(float(-(wanted * logits.log_softmax(1)).sum(1).mean()))
         error = (logits.softmax(1) - wanted) / COUNT
@@ -131,8 +124,8 @@ def test_learning_rate_warms_up_in_a_line_and_falls_as_a_cosine() -> None:
     for epoch in np.linspace(0, 10, 41):
         expected = 0.4 * min(1, epoch / 2) * math.cos(math.pi * epoch / 20) ** 2
         assert recipe.rate(epoch) == pytest.approx(expected)
-        assert replace(recipe, schedule="constant").rate(epoch) == pytest.approx(0.4 * min(1, epoch / 2))
-        assert replace(recipe, schedule="constant", warmup_epochs=0).rate(epoch) == 0.4
+        falling = 0.4 * math.cos(math.pi * epoch / 20) ** 2
+        assert replace(recipe, warmup_epochs=0).rate(epoch) == pytest.approx(falling)
 
 
 def test_the_rate_follows_the_step_within_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,48 +142,15 @@ def test_the_rate_follows_the_step_within_an_epoch(monkeypatch: pytest.MonkeyPat
     assert rates == pytest.approx([recipe.rate(moment) for moment in (0, 0.5, 1, 1.5)])
 
 
-def test_keep_best_restores_the_first_epoch_of_the_highest_held_out_accuracy() -> None:
-    recipe, images = replace(RECIPE, keep="best", epochs=8, learning_rate=0.4, validation=0.5), images_of()
-    _, held_out = split_validation(images.labels, recipe, 1)
-    network = small()
-    upright = torch.zeros(len(held_out), dtype=torch.bool)
-    inputs = network.normalise(crops(images, held_out, CROP, torch.full((len(held_out), 2), 0.5), upright))
-    truth = torch.tensor([images.labels[index] for index in held_out])
-    accuracies, models, history = [], [], []
-    for state in train(network, images, recipe, seed=1):
-        with torch.inference_mode():
-            accuracies.append(float((network(inputs).argmax(1) == truth).double().mean()))
-        models.append(copy.deepcopy(network.model))
-        history = state.history
-    assert [entry["validation_accuracy"] for entry in history] == pytest.approx(accuracies)
-    best = int(np.argmax(accuracies))
-    assert best < 7, "the last epoch is the best: nothing to restore"
-    assert_same(network.model, models[best])
+def test_an_epoch_trains_on_every_image_once() -> None:
+    images, seen = images_of(), list[int]()
 
+    def read(index: int) -> NDArray[np.uint8]:
+        seen.append(index)
+        return images.read(index)
 
-def test_keep_best_trains_on_no_held_out_image_and_keep_last_on_all() -> None:
-    images = images_of()
-    for keep in ("best", "last"):
-        network, seen = small(), set[int]()
-        recipe = replace(RECIPE, keep=keep, epochs=3, batch_size=4)
-        chosen, held_out = split_validation(images.labels, recipe, 5)
-
-        def read(index: int, seen: set[int] = seen, network: Network = network) -> NDArray[np.uint8]:
-            if network.model.training:
-                seen.add(index)
-            return images.read(index)
-
-        list(train(network, Images(read, images.labels), recipe, seed=5))
-        assert seen == set(chosen)
-        assert sorted(chosen + held_out) == list(range(COUNT))
-        assert len(held_out) == (round(0.3 * COUNT) if keep == "best" else 0)
-
-
-def test_held_out_images_depend_on_the_seed_alone() -> None:
-    recipe = replace(RECIPE, keep="best")
-    labels = images_of().labels
-    assert split_validation(labels, recipe, 0) == split_validation(labels, replace(recipe, batch_size=1), 0)
-    assert split_validation(labels, recipe, 0) != split_validation(labels, recipe, 1)
+    list(train(small(), Images(read, images.labels), replace(RECIPE, epochs=1), seed=5))
+    assert sorted(seen) == list(range(COUNT))
 
 
 def test_a_trained_network_is_frozen_and_in_evaluation_mode() -> None:
@@ -240,7 +200,7 @@ def test_bfloat16_trains_float32_weights_near_those_of_float32() -> None:
 
 @pytest.mark.parametrize("broken", ["weights", "rate"])
 def test_a_loss_that_is_not_finite_names_the_member(broken: str) -> None:
-    network, recipe = small(), replace(PLAIN, schedule="constant")
+    network, recipe = small(), PLAIN
     if broken == "weights":
         network.model.get_parameter("0.weight").data[0] = torch.nan
     else:
@@ -327,7 +287,7 @@ def test_random_crops_differ_between_epochs() -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("schedule", "linear"), ("keep", "first"), ("precision", "int8"), ("epochs", 0), ("batch_size", 0)],
+    [("precision", "int8"), ("epochs", 0), ("batch_size", 0)],
 )
 def test_impossible_recipes_are_refused(key: str, value: Any) -> None:
     with pytest.raises(InputError, match=f"finetune.*{key}"):

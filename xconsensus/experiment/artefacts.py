@@ -50,7 +50,7 @@ def weights_settings(experiment: Experiment, member: Member, recipe: Recipe, tra
         "training_images": training_images,
         "classes": len(experiment.dataset.classes),
         "member": member.settings(),
-        "finetune": vars(recipe),
+        "finetune": recipe.settings(),
         "seed": experiment.seed,
     }
 

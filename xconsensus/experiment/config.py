@@ -8,6 +8,7 @@ from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryV
 
 from xconsensus.arithmetic.precision import PRECISIONS
 from xconsensus.errors import InputError, check_type, nearest
+from xconsensus.experiment.removed import take_removed
 from xconsensus.progress import MODES
 from xconsensus.store.provenance import flat
 
@@ -29,12 +30,16 @@ _COUNTS = (
 )
 
 
-def plain(config: DictConfig) -> dict[str, Any]:
-    """The config resolved; InputError naming the first key without a value, or with one that cannot be."""
+def plain(config: DictConfig, say: bool = True) -> dict[str, Any]:
+    """The config resolved; InputError naming the first key without a value, or with one that cannot be.
+
+    Options that were taken out are, with a line where one is to ``say`` so.
+    """
     try:
         values: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     except (MissingMandatoryValue, InterpolationToMissingValueError) as error:
         raise InputError(f"{_missing_key(config, error)} is not set: give it on the command line") from error
+    take_removed(values, say)
     _check(values)
     if values["progress"] not in MODES:
         raise InputError(f"progress={values['progress']} is none of {', '.join(MODES)}")

@@ -91,7 +91,7 @@ def start_all(configs: Sequence[DictConfig], *, only_reads: bool = False) -> lis
 
     With ``only_reads`` nothing on the disk is touched.
     """
-    every = [plain(config) for config in configs]
+    every = [plain(config, say=number == 0) for number, config in enumerate(configs)]
     first = open_experiment(every[0])
     leave = only_reads or first.config["dry_run"]
     set_up(first.config["threads"], first.config["shards"], None if leave else first.store.root)

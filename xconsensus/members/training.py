@@ -1,10 +1,10 @@
 """Training by the paper's recipe (section 4.1.2): SGD on random crops, one epoch at a time, from any epoch on."""
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,36 +27,33 @@ class Recipe:
     momentum: float
     batch_size: int
     weight_decay: float
-    schedule: str
     warmup_epochs: float
-    label_smoothing: float
     clip_norm: float | None
     frozen_statistics: bool
     random_crop: bool
     flip: float
-    keep: str
-    validation: float
     precision: str
 
     def __post_init__(self) -> None:
-        for key, known in (
-            ("schedule", ("constant", "cosine")),
-            ("keep", ("last", "best")),
-            ("precision", ("float32", "bfloat16")),
-        ):
-            if getattr(self, key) not in known:
-                raise InputError(f"finetune.{key}={getattr(self, key)} is none of {', '.join(known)}")
+        if self.precision not in ("float32", "bfloat16"):
+            raise InputError(f"finetune.precision={self.precision} is neither float32 nor bfloat16")
         if self.epochs < 1 or self.batch_size < 1:
             raise InputError("finetune.epochs and finetune.batch_size must be at least 1")
-        if not 0 < self.validation < 1:
-            raise InputError(f"finetune.validation={self.validation} is not between 0 and 1")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise InputError(f"finetune.clip_norm={self.clip_norm} is not positive; null for no clipping")
 
+    def settings(self) -> dict[str, Any]:
+        """What a header says of the recipe; options taken out since stand there with the value that changes nothing.
+
+        So weights trained before stay valid, unless such an option shaped them.
+        """
+        taken_out = {"schedule": "cosine", "label_smoothing": 0.0, "keep": "last", "validation": 0.1}
+        return {**vars(self), **taken_out}
+
     def rate(self, epoch: float) -> float:
-        """Learning rate at a moment in epochs since the start."""
+        """Learning rate at a moment in epochs since the start: a line up to the end of the warm-up, times a cosine."""
         warm = min(1.0, epoch / self.warmup_epochs) if self.warmup_epochs else 1.0
-        cosine = (1 + math.cos(math.pi * epoch / self.epochs)) / 2 if self.schedule == "cosine" else 1.0
+        cosine = (1 + math.cos(math.pi * epoch / self.epochs)) / 2
         return self.learning_rate * warm * cosine
 
 
@@ -70,27 +67,19 @@ class Images:
 
 @dataclass
 class State:
-    """Where a training stands after ``epoch`` epochs: weights, momentum, the best weights, the history."""
+    """Where a training stands after ``epoch`` epochs: weights, momentum, the history."""
 
     epoch: int = 0
     model: dict[str, Tensor] = field(default_factory=dict)
     momentum: dict[str, Tensor] = field(default_factory=dict)
-    best: dict[str, Tensor] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
-
-
-def split_validation(labels: Sequence[int], recipe: Recipe, seed: int) -> tuple[list[int], list[int]]:
-    """Indices to train on and to choose the best epoch on, a random part held out; none unless keep is best."""
-    order = torch.randperm(len(labels), generator=generator(seed, "validation")).tolist()
-    held_out = round(recipe.validation * len(labels)) if recipe.keep == "best" else 0
-    return sorted(order[held_out:]), sorted(order[:held_out])
 
 
 def train(network: Network, images: Images, recipe: Recipe, seed: int, state: State | None = None) -> Iterator[State]:
     """Train ``network`` in place and yield the state after each epoch, going on after ``state`` if given.
 
     All draws of an epoch follow from (seed, member, epoch), so an interrupted training that goes on from a state
-    ends with the same weights. At the end the network holds the last or the best epoch's weights (``recipe.keep``).
+    ends with the same weights, those of the last epoch.
 
     Raises InputError naming the member when the loss is not finite.
     """
@@ -106,24 +95,16 @@ def train(network: Network, images: Images, recipe: Recipe, seed: int, state: St
     if state.epoch:
         model.load_state_dict(state.model)
         _set_momentum(model, optimizer, state.momentum)
-    chosen, held_out = split_validation(images.labels, recipe, seed)
     for epoch in range(state.epoch, recipe.epochs):
         torch.manual_seed(seed_of(seed, member, epoch, "dropout"))
         model.train()
         if recipe.frozen_statistics:
             _freeze_statistics(model)
-        loss = _epoch(network, optimizer, images, chosen, recipe, epoch, generator(seed, member, epoch))
+        loss = _epoch(network, optimizer, images, recipe, epoch, generator(seed, member, epoch))
         model.eval()
-        entry = {"epoch": float(epoch + 1), "loss": loss}
-        if held_out:
-            entry["validation_accuracy"] = _accuracy(network, images, held_out, recipe.batch_size)
-            if entry["validation_accuracy"] > max((e["validation_accuracy"] for e in state.history), default=-1.0):
-                state.best = copy.deepcopy(model.state_dict())
-        state.history.append(entry)
+        state.history.append({"epoch": float(epoch + 1), "loss": loss})
         state.epoch, state.model, state.momentum = epoch + 1, model.state_dict(), _momentum(model, optimizer)
         yield state
-    if state.best:
-        model.load_state_dict(state.best)
     model.eval().requires_grad_(False)
 
 
@@ -131,13 +112,12 @@ def _epoch(
     network: Network,
     optimizer: torch.optim.Optimizer,
     images: Images,
-    chosen: list[int],
     recipe: Recipe,
     epoch: int,
     draws: torch.Generator,
 ) -> float:
     """One pass over the images; the mean loss."""
-    order = [chosen[i] for i in torch.randperm(len(chosen), generator=draws).tolist()]
+    order = torch.randperm(len(images.labels), generator=draws).tolist()
     batches = [order[i : i + recipe.batch_size] for i in range(0, len(order), recipe.batch_size)]
     if len(batches) > 1 and len(batches[-1]) == 1:
         batches.pop()  # batch normalisation cannot train on a single image
@@ -150,7 +130,7 @@ def _epoch(
             normalised = network.normalise(inputs.to(network.device))
             outputs = network.model(normalised.contiguous(memory_format=torch.channels_last))
         logits = outputs if isinstance(outputs, Tensor) else outputs[0]  # some have auxiliary heads in training
-        loss = F.cross_entropy(logits.float(), labels.to(network.device), label_smoothing=recipe.label_smoothing)
+        loss = F.cross_entropy(logits.float(), labels.to(network.device))
         if not torch.isfinite(loss):
             raise InputError(
                 f"member {network.member.name}: loss is {loss.item()} in epoch {epoch + 1};"
@@ -195,18 +175,6 @@ def crops(images: Images, batch: Sequence[int], size: int, place: Tensor, flips:
         crop = pixels[top : top + size, left : left + size]
         cut.append(np.ascontiguousarray(crop[:, ::-1] if flip else crop))
     return torch.from_numpy(np.stack(cut)).permute(0, 3, 1, 2)
-
-
-def _accuracy(network: Network, images: Images, chosen: list[int], batch_size: int) -> float:
-    correct = 0
-    with torch.inference_mode():
-        for start in range(0, len(chosen), batch_size):
-            batch = chosen[start : start + batch_size]
-            centre, upright = torch.full((len(batch), 2), 0.5), torch.zeros(len(batch), dtype=torch.bool)
-            inputs = crops(images, batch, network.member.input_size, centre, upright)
-            predicted = network(network.normalise(inputs.to(network.device))).argmax(1).tolist()
-            correct += sum(p == images.labels[i] for p, i in zip(predicted, batch, strict=True))
-    return correct / len(chosen)
 
 
 def _momentum(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -140,7 +140,7 @@ def _own(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _save(path: Path, state: State, settings: dict[str, Any]) -> None:
-    parts = {"model": state.model, "momentum": state.momentum, "best": state.best}
+    parts = {"model": state.model, "momentum": state.momentum}
     tensors = _own({f"{part}/{name}": tensor for part, named in parts.items() for name, tensor in named.items()})
     write_tensors(path, tensors, settings, epoch=state.epoch, history=state.history)
 
