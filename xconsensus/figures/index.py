@@ -88,7 +88,9 @@ def _family(results: Results) -> Arguments:
         about = scores.members.set_index("member")[["family", "accuracy"]]
         for vote, table in scores.family.groupby("vote", sort=False):
             own = table.drop(columns="vote").join(about, on="member", how="inner")
-            own = own[["member", "family", "accuracy", *(name for name in own if name.startswith("consensus_score"))]]
+            own = own[
+                ["member", "family", "accuracy", *(name for name in own if str(name).startswith("consensus_score"))]
+            ]
             panels[f"{tables.EXPLAINERS.get(name, name)}, {vote}"] = own
     own = next(iter(panels.values()))
     names = ", ".join(sorted(set(own["family"])))
