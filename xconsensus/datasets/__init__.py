@@ -30,8 +30,8 @@ def image_settings(dataset: Dataset, group: Mapping[str, Any]) -> dict[str, Any]
 
 
 def mask_settings(dataset: Dataset, group: Mapping[str, Any]) -> dict[str, Any]:
-    """What of the config's dataset ``group`` shapes a mask."""
-    return {key: group[key] for key in getattr(dataset, "mask_keys", _OF_MASKS) if key in group}
+    """What of the config's dataset ``group`` shapes a mask, but for where masks lie: their contents say more."""
+    return {key: group[key] for key in getattr(dataset, "mask_keys", _OF_MASKS) if key in group and key != "masks"}
 
 
 def load(group: Mapping[str, Any]) -> Dataset:

@@ -27,7 +27,7 @@ class CUB200:
     """
 
     image_keys = ()
-    mask_keys = ("masks", "mask_threshold")
+    mask_keys = ("mask_threshold",)
 
     def __init__(self, *, root: str, masks: str | None = "segmentations", mask_threshold: int = 127) -> None:
         self.root = Path(root)

@@ -110,7 +110,7 @@ class Flowers102(FineGrained):
     blurred: background is each pixel whose red, green and blue all lie within ``mask_tolerance`` of (0, 0, 254).
     """
 
-    mask_keys = ("masks", "mask_tolerance")
+    mask_keys = ("mask_tolerance",)
 
     def __init__(
         self,

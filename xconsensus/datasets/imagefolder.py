@@ -24,7 +24,7 @@ class ImageFolder:
     """
 
     image_keys: tuple[str, ...] = ()
-    mask_keys = ("masks", "mask_threshold")
+    mask_keys = ("mask_threshold",)
 
     def __init__(
         self,

@@ -1,0 +1,139 @@
+"""score is made once: again where what it rests on has changed, and never by plot."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import Project, paint
+from PIL import Image
+from safetensors.torch import load_file
+from sklearn.metrics import average_precision_score
+
+from xconsensus.datasets import Record
+from xconsensus.datasets.cropped import CroppedImages
+from xconsensus.datasets.shapes import Shapes
+from xconsensus.scores.metrics import areas, average_precision
+from xconsensus.store.files import read_csv
+from xconsensus.store.tensors import read_header, read_whole, write_tensors
+
+FOLDER = "pets/scores/grids/lime"
+
+
+def times(project: Project) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in (project.outputs / FOLDER).iterdir()}
+
+
+def change_a_mask(project: Project) -> tuple[str, ...]:
+    path = project.folder / "masks/cat/0.png"
+    pixels = np.array(Image.open(path))
+    pixels[12:20] = 0
+    paint(path, pixels)
+    return ()
+
+
+def change_a_mask_key(project: Project) -> tuple[str, ...]:
+    for path in (project.folder / "masks").rglob("*.png"):  # so that the threshold cuts
+        pixels = np.array(Image.open(path))
+        pixels[30:] //= 2
+        paint(path, pixels)
+    project.done("score")
+    return ("dataset.mask_threshold=200",)
+
+
+def change_a_prediction(project: Project) -> tuple[str, ...]:
+    path = project.outputs / "pets/predictions/test/first.safetensors"
+    tensors, header = read_whole(path)
+    tensors["probabilities"] = torch.eye(2)[tensors["labels"]]  # all right
+    write_tensors(path, tensors, header["settings"], ids=header["ids"], accuracy=header["accuracy"])
+    return ()
+
+
+def test_a_second_score_writes_nothing(scored: Project) -> None:
+    before = times(scored)
+    scored.done("score")
+    assert times(scored) == before
+
+
+@pytest.mark.parametrize("change", [change_a_mask, change_a_mask_key, change_a_prediction])
+def test_scores_are_made_anew_of_what_has_changed(
+    scored: Project, change: Callable[[Project], tuple[str, ...]]
+) -> None:
+    arguments = change(scored)
+    before = read_csv(scored.outputs / FOLDER / "members.csv")
+    refused = scored.run("plot", "explainers=[lime]", *arguments)
+    assert refused.code == 2
+    assert "other masks or predictions" in refused.errors[0]
+    assert "run xconsensus score" in refused.errors[0]
+    scored.done("score", *arguments)
+    assert not read_csv(scored.outputs / FOLDER / "members.csv").equals(before)
+    again = times(scored)
+    scored.done("score", *arguments)
+    assert times(scored) == again
+    scored.done("plot", "explainers=[lime]", *arguments)
+
+
+def test_scores_of_before_are_valid_and_computed_once_more(scored: Project) -> None:
+    folder = scored.outputs / FOLDER
+    before = {name: (folder / name).read_bytes() for name in ("members.csv", "members.json", "images.csv")}
+    for path in folder.iterdir():
+        if path.name not in (*before, "correlations.csv"):
+            path.unlink()
+    refused = scored.run("plot", "explainers=[lime]")
+    assert "run xconsensus score with the same settings first" in refused.errors[0]
+    scored.done("score")
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    again = times(scored)
+    scored.done("score")
+    assert times(scored) == again
+
+
+def test_plot_with_other_committees_than_were_scored_says_so(scored: Project) -> None:
+    scored.done("plot", "explainers=[lime]")
+    refused = scored.run("plot", "explainers=[lime]", "plot.trials=7")
+    assert refused.code == 2
+    assert "trials is 20 there, 7 now" in refused.errors[0]
+    assert "run xconsensus score with the same settings and overwrite=true first" in refused.errors[0]
+    assert "trials is 20 there, 7 now" in scored.run("score", "plot.trials=7").errors[0]
+    before = times(scored)
+    scored.done("score", "plot.trials=7", "overwrite=true")
+    assert {name for name, time in times(scored).items() if time != before[name]} == {
+        "growing.csv",
+        "growing.json",
+        "inputs.json",
+    }
+    scored.done("plot", "explainers=[lime]", "plot.trials=7")
+    assert len(read_csv(scored.outputs / "pets/tables/grids/fig08.csv")) == 3 * 7 + 1
+
+
+def test_a_dry_run_of_score_writes_nothing(voted: Project) -> None:
+    voted.done("score", "dry_run=true")
+    assert not (voted.outputs / FOLDER).exists()
+
+
+def test_the_consensus_s_precision_for_each_category_is_scikit_learn_s(quartet: Project) -> None:
+    root = quartet.outputs / "shapes"
+    table = pd.read_csv(root / "scores/quartet/smoothgrad/objects.csv")
+    images = pd.read_csv(root / "images/quartet.csv")
+    (consensus,) = (root / "consensus/quartet/smoothgrad").iterdir()
+    tensors = load_file(consensus)
+    ids = read_header(consensus)["ids"]
+    dataset = Shapes(seed=0, resize=73, splits={"train": 48, "test": 36, "explain": 24})
+    cropped = CroppedImages(dataset, 73, 64)
+    for row in table.itertuples():
+        label = int(images.set_index("image_id").loc[row.image_id, "label"])
+        mask = cropped.mask(Record(row.image_id, label))
+        start, stop = tensors["offsets"][ids.index(row.image_id) :][:2].tolist()
+        expected = average_precision_score(mask.ravel(), tensors["values"][start:stop].numpy())
+        assert row.average_precision == pytest.approx(expected, abs=1e-9)
+        assert row.category == dataset.classes[label]
+    assert list(table["image_id"]) == list(images["image_id"])
+
+
+def test_areas_of_superpixels_give_the_precision_of_the_painted_map() -> None:
+    rng = np.random.default_rng(0)
+    segments, mask = rng.integers(0, 9, (12, 10)), rng.random((12, 10)) < 0.3
+    weights = rng.normal(size=9)
+    painted = average_precision(weights[segments].ravel(), *areas(mask))
+    assert average_precision(weights, *areas(mask, segments)) == pytest.approx(painted, abs=1e-12)
