@@ -7,7 +7,8 @@ from contextlib import suppress
 import torch
 from torch import Tensor, nn
 
-from xconsensus.arithmetic.int8 import Int8, multiplies_bytes
+from xconsensus.arithmetic.int8 import Int8
+from xconsensus.arithmetic.onednn import multiplies_bytes
 from xconsensus.errors import InputError
 from xconsensus.members.network import Network
 from xconsensus.members.weights import head_tensors
