@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.nn.utils.parametrize import is_parametrized
 
+from xconsensus.members.network import Network
+
 _TOLERANCE = 1e-3  # of the largest logit; folding itself changes some 1e-6
 
 
@@ -17,6 +19,14 @@ class _Pair:
     convolution: nn.Conv2d
     name: str
     norm: nn.BatchNorm2d
+
+
+def fold(network: Network) -> Network:
+    """The network, in place, with batch normalisation folded: faster, and not to be trained any more."""
+    size = network.member.input_size
+    noise = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    fold_batch_norms(network.model, noise.to(network.device))
+    return network
 
 
 def fold_batch_norms(model: nn.Module, inputs: Tensor) -> int:

@@ -32,7 +32,7 @@ _CALLS: dict[Callable[..., Any] | str, str] = {
 _ALIKE = 0.5  # the logits' relative error that no network rounded right comes near
 
 
-class Int8:
+class Int8(nn.Module):
     """A model with convolutions of bytes in place of its own, which it leaves as they are.
 
     Called with normalised inputs (N, 3, H, W), float32, it gives logits (N, classes), float32, after `calibrate`.
@@ -41,6 +41,7 @@ class Int8:
     """
 
     def __init__(self, model: nn.Module, inputs: Tensor) -> None:
+        super().__init__()
         self.exact = _graph(model)
         self.rounded, self.scales = _with_bytes(self.exact)
         with torch.inference_mode():
@@ -49,7 +50,7 @@ class Int8:
         if not error <= _ALIKE:  # also of NaN
             raise ValueError("8 bits are too few for it")
 
-    def __call__(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor) -> Tensor:
         logits: Tensor = self.rounded(inputs)
         return logits
 
@@ -149,7 +150,9 @@ def _steps(model: fx.GraphModule) -> list[_Step]:
     modules = dict(model.named_modules())
     calls = Counter(node.target for node in model.graph.nodes if node.op == "call_module")
     nodes = [n for n in model.graph.nodes if n.op == "call_module" and isinstance(modules[n.target], nn.Conv2d)]
-    return [_step(node, modules) for node in nodes[1:] if calls[node.target] == 1 and _plain(node, modules)]
+    able = [node for node in nodes[1:] if calls[node.target] == 1 and _plain(node, modules)]
+    activated = [(node, *_activation(node, modules)) for node in able]
+    return [_Step(node, last or node, activation) for node, last, activation in activated]
 
 
 def _plain(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
@@ -158,12 +161,6 @@ def _plain(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     assert isinstance(module, nn.Conv2d)
     own = type(module).forward is nn.Conv2d.forward and not is_parametrized(module)
     return own and module.padding_mode == "zeros" and isinstance(module.padding, tuple) and len(node.args) == 1
-
-
-def _step(node: fx.Node, modules: dict[str, nn.Module]) -> _Step:
-    """The convolution with its activation, if that alone takes its result."""
-    last, activation = _activation(node, modules)
-    return _Step(node, last or node, activation)
 
 
 def _activation(node: fx.Node, modules: dict[str, nn.Module]) -> tuple[fx.Node | None, str]:

@@ -1,6 +1,7 @@
 """explain: choose the images, cut them into superpixels, and explain every member on them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -10,7 +11,9 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from xconsensus import explainers
-from xconsensus.arithmetic.precision import PRECISIONS, check_precision, compile_if_worth, fastest, set_precision
+from xconsensus.arithmetic.fewer_bits import FewerBits, ForImage, for_image, in_precision
+from xconsensus.arithmetic.folding import fold
+from xconsensus.arithmetic.precision import by_rule, check_precision
 from xconsensus.datasets import Record
 from xconsensus.datasets.selection import choose, right_images
 from xconsensus.errors import InputError
@@ -27,8 +30,7 @@ from xconsensus.progress import counter, log
 from xconsensus.seeding import generator
 from xconsensus.stages.context import Context
 from xconsensus.stages.sharding import own_images
-from xconsensus.store.files import read_json, read_settings, write_csv, write_json
-from xconsensus.store.locks import claimed
+from xconsensus.store.files import read_settings, write_csv
 from xconsensus.store.provenance import check_settings
 from xconsensus.store.shards import Shards
 from xconsensus.threads import ahead, at_once
@@ -159,12 +161,12 @@ def _explain_member(
         return
     by_id = {record.image_id: record for record in records}
     work.begin()
-    network = context.network(member)
-    network.fuse()
-    precision = _set_speed(context, explainer, network, shards, len(missing))
+    network = _with_precision(context, explainer, fold(context.network(member)))
+    precision = network.precision if isinstance(network, FewerBits) else "float32"
     spoilt = 0
     with counter(title, len(missing), "images", context.progress) as count:
         for ids in context.chunks(shards, [*by_id], context.config["explain"]["shard_images"]):
+            _check_precision(shards, precision)
             found, chunk = [], [by_id[image_id] for image_id in ids]
             for record, image in zip(chunk, ahead(partial(_image, context, labels), chunk), strict=True):
                 explanation, again = _explain(context, explainer, network, record, image)
@@ -192,48 +194,56 @@ def _image(context: Context, labels: Shards | None, record: Record) -> Image:
     return Image(context.image(record), record.label, partial(generator, context.seed, record.image_id), segments)
 
 
-def _set_speed(context: Context, explainer: Explainer, network: Network, shards: Shards, images: int) -> str:
-    """Choose precision and compilation; with auto, the precision of shards that exist stays. Returns the precision."""
-    options, (forward, backward) = context.config["explain"], explainer.passes()
-    precision = options["precision"]
+def _with_precision(context: Context, explainer: Explainer, network: Network) -> Network | FewerBits:
+    """The network in the precision that is asked for, or that follows from the device and the network."""
+    precision, classes = context.config["explain"]["precision"], len(context.dataset.classes)
     if precision == "auto":
-        precision = _common_precision(context, explainer, network, shards)
-    set_precision(network, precision, len(context.dataset.classes))
-    if options["compile"] == "auto" and not backward:
-        compile_if_worth(network, context.size, min(context.batch_size, forward), forward * images)
-    return str(precision)
+        return by_rule(network, fewer_bits(explainer), classes)
+    return in_precision(network, precision, classes)
 
 
-def _common_precision(context: Context, explainer: Explainer, network: Network, shards: Shards) -> str:
-    """The fastest precision as the first run found it: jobs on several machines are to make the same explanations."""
-    path = context.store.record(f"precision/{context.config['explainer']['name']}", network.member.name)
-    for _ in claimed(context.store.root, [(path, None)]):
-        found = shards.note("precision") or (read_json(path).get("precision") if path.exists() else None)
-        if str(found) not in PRECISIONS:
-            found = fastest(network, context.size, explainer.passes()[1] > 0, fewer_bits(explainer))
-            write_json(path, {"precision": found})
-    return str(found)
+def _check_precision(shards: Shards, precision: str) -> None:
+    """InputError where the first of the member's shards was computed in another precision, on another machine."""
+    if (found := shards.note("precision") or precision) != precision:
+        raise InputError(
+            f"{shards.folder}: holds explanations in {found}, and this run takes {precision}: go on where they were"
+            " made, or make all of them again with explain.precision=float32 overwrite=true"
+        )
 
 
 def _explain(
-    context: Context, explainer: Explainer, network: Network, record: Record, image: Image
+    context: Context, explainer: Explainer, network: Network | FewerBits, record: Record, image: Image
 ) -> tuple[Explanation, bool]:
     """One image and member, and whether fewer bits had spoilt it and it was computed again in float32.
 
     InputError when the member's output or the explanation is not finite in float32 either.
     """
-    explanation = _attempt(context, explainer, network, image)
+    own = network.network if isinstance(network, FewerBits) else network
+    explanation = _attempt(context, explainer, network, own.member.name, image)
     spoilt = not (_is_finite(explanation) and explanation.fields.get("rounding", 0) <= ROUNDING)
-    if spoilt and not network.is_exact:
-        with network.computing():
-            explanation = _attempt(context, explainer, network, image)
+    if spoilt and network is not own:
+        explanation = _attempt(context, explainer, own, own.member.name, image)
     if not _is_finite(explanation):
-        raise InputError(f"member {network.member.name} returns NaN for image {record.image_id}")
+        raise InputError(f"member {own.member.name} returns NaN for image {record.image_id}")
     return explanation, spoilt
 
 
-def _attempt(context: Context, explainer: Explainer, network: Network, image: Image) -> Explanation:
-    compute, name = partial(explainer, network, image), network.member.name
+def _attempt(
+    context: Context, explainer: Explainer, network: Network | FewerBits, name: str, image: Image
+) -> Explanation:
+    """The explanation; ``rounding`` is the share of fewer bits in it, 0 in float32, where passes forward alone may be
+    in fewer bits.
+    """
+
+    def compute(batch_size: int) -> Explanation:
+        own = for_image(network)
+        found = explainer(own, image, batch_size)
+        if explainer.passes()[1] or not fewer_bits(explainer):
+            return found
+        target = found.predicted if found.target is None else found.target
+        share = own.share_of_error(target) if isinstance(own, ForImage) else 0.0
+        return replace(found, fields={**found.fields, "rounding": share})
+
     explanation, context.batch_size = within_memory(compute, context.batch_size, name, "explain.batch_size")
     context.memory.release_if_grown()
     return explanation

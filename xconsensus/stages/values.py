@@ -11,6 +11,7 @@ from xconsensus.arithmetic.precision import PRECISIONS
 from xconsensus.errors import InputError, check_type, nearest
 from xconsensus.jobs.job import job_number
 from xconsensus.progress import MODES
+from xconsensus.stages.removed import take_removed
 from xconsensus.store.provenance import flat
 
 # whole numbers of at least 1; null where that stands for no limit
@@ -37,11 +38,10 @@ def plain(config: DictConfig) -> dict[str, Any]:
         values: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     except (MissingMandatoryValue, InterpolationToMissingValueError) as error:
         raise InputError(f"{_missing_key(config, error)} is not set: give it on the command line") from error
+    take_removed(values)
     _check(values)
     if values["progress"] not in MODES:
         raise InputError(f"progress={values['progress']} is none of {', '.join(MODES)}")
-    if values["explain"]["compile"] not in ("auto", "never"):
-        raise InputError(f"explain.compile={values['explain']['compile']} is neither auto nor never")
     if (precision := values["explain"]["precision"]) not in ("auto", *PRECISIONS):
         raise InputError(f"explain.precision={precision} is unknown{nearest(precision, ['auto', *PRECISIONS])}")
     if values["on_bad_image"] not in ("stop", "skip"):
