@@ -1,10 +1,10 @@
 """Seconds an image of `explain` beside its bare passes, Captum and the lime package, and the superpixels' share.
 
 Usage: python scripts/bench_explain.py [NETWORK] key=value ..., the keys of `xconsensus explain` that name photographs,
-such as experiment=imagenet_sample root=FOLDER explain.images=20, and others such as explain.compile=never. Networks
-have random weights. The stage runs as a whole: decoding, superpixels, reading weights, choosing the precision, passes,
-regression, writing. Captum and the lime package get a process of their own, as with their users: in this one they
-would profit from its treatment of memory. Needs the extra `test`.
+such as experiment=imagenet_sample root=FOLDER explain.images=20. Networks have random weights. The stage runs as a
+whole: decoding, superpixels, reading weights, choosing the precision, passes, regression, writing. Captum and the lime
+package get a process of their own, as with their users: in this one they would profit from its treatment of memory.
+Needs the extra `test`.
 """
 
 import multiprocessing
@@ -25,9 +25,10 @@ from torch import Tensor, nn
 
 import xconsensus.compat  # noqa: F401  (networks that other processes are sent may need torchvision)
 from xconsensus import explainers
+from xconsensus.arithmetic.fewer_bits import FewerBits
+from xconsensus.arithmetic.folding import fold
 from xconsensus.explainers.lime import mean_colours
 from xconsensus.explainers.masks import even_batches
-from xconsensus.explainers.smoothgrad import gradients
 from xconsensus.members.network import Network
 from xconsensus.members.weights import build
 from xconsensus.stages import explain
@@ -51,16 +52,17 @@ THEIRS = 1000  # samples that other packages need of LIME
 LIME_SAMPLES, OTHERS = 200, 2  # of these, what is measured, on so many images
 
 
-def bare(network: Network, samples: int, batch_size: int, size: int, backward: bool) -> None:
+def bare(found: Network | FewerBits, samples: int, batch_size: int, size: int, backward: bool) -> None:
     """The passes of one image alone, in the network's precision, on images made before."""
+    network = found.rounded if isinstance(found, FewerBits) else found
     inputs = torch.zeros(batch_size, 3, size, size, device=network.device)
     inputs = inputs.to(network.device).contiguous(memory_format=torch.channels_last)
     for rows in even_batches(torch.arange(samples), batch_size):
         if backward:
-            gradients(network, inputs[: len(rows)], 0)
+            network.gradients(inputs[: len(rows)], 0)
         else:
             with torch.inference_mode():
-                network(inputs[: len(rows)].to(network.dtype)).softmax(1)
+                network(inputs[: len(rows)]).softmax(1)
 
 
 def captum_lime(network: Network, image: Tensor, segments: Tensor, samples: int) -> Callable[[], object]:
@@ -130,10 +132,7 @@ def measure(config: DictConfig, folder: Path) -> dict[str, object]:
         apart = Context(config_like(config, folder / "apart"))
         superpixels = seconds(lambda: explain._cut_superpixels(apart, records))
     whole = seconds(lambda: explain.run(config))
-    shards = context.explanations(member)
-    network = context.network(member)
-    network.fuse()
-    precision = explain._set_speed(context, explainer, network, shards, len(records))
+    network = explain._with_precision(context, explainer, fold(context.network(member)))
     bare(network, context.batch_size, context.batch_size, context.size, backward)
     passes = seconds(lambda: bare(network, samples, context.batch_size, context.size, backward), 2) * len(records)
     image = torch.from_numpy(context.image(records[0])).permute(2, 0, 1)
@@ -142,7 +141,7 @@ def measure(config: DictConfig, folder: Path) -> dict[str, object]:
     row: dict[str, object] = {
         "network": member.name,
         "explainer": f"{config.explainer.method}, {samples} samples",
-        "precision": precision + (", compiled" if network.faster and precision != "int8" else ""),
+        "precision": network.precision if isinstance(network, FewerBits) else "float32",
         "images": len(records),
         "stage, s/image": whole / len(records),
         "bare passes, s/image": passes / len(records),

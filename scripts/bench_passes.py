@@ -7,9 +7,9 @@ Members have random weights, so nothing has to be trained first.
 import sys
 from dataclasses import replace
 
+from benchmark import images_per_second
 from hydra import compose, initialize_config_module
 
-from xconsensus.arithmetic.precision import images_per_second
 from xconsensus.members.network import Network
 from xconsensus.members.weights import build
 from xconsensus.stages.context import Context

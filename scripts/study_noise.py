@@ -13,7 +13,7 @@ from benchmark import config_of, show
 from torch import Tensor
 
 from xconsensus.datasets.selection import choose
-from xconsensus.explainers.smoothgrad import gradients, reliability
+from xconsensus.explainers.smoothgrad import halves_reliability
 from xconsensus.members.network import Network
 from xconsensus.stages.context import Context
 
@@ -28,7 +28,7 @@ def halves(network: Network, inputs: Tensor, target: int, samples: int, seed: in
     for number in range(samples // 2):
         noise = torch.randn(inputs.shape, generator=draw, device=inputs.device)
         other = -noise if antithetic else torch.randn(inputs.shape, generator=draw, device=inputs.device)
-        found = gradients(network, inputs + deviation * torch.stack([noise, other]), target).double()
+        found = network.gradients(inputs + deviation * torch.stack([noise, other]), target).double()
         if antithetic:
             sums[number % 2] += found.sum(0)  # a pair stays together: its halves are not independent
         else:
@@ -63,7 +63,7 @@ def main() -> None:
                 pair = [halves(network, inputs, target, SAMPLES, seed, antithetic) for seed in (1, 2)]
                 maps = [map_of(each) for each in pair]
                 fidelity = np.mean([np.corrcoef(each, reference)[0, 1] for each in maps])
-                expected = np.mean([reliability(*(half.abs().sum(0) for half in each)) for each in pair])
+                expected = np.mean([halves_reliability(*(half.abs().sum(0) for half in each)) for each in pair])
                 found.setdefault(f"{name}: fidelity", []).append(float(fidelity))
                 found.setdefault(f"{name}: reliability", []).append(float(expected))
                 found.setdefault(f"{name}: agreement", []).append(float(np.corrcoef(maps[0], maps[1])[0, 1]))

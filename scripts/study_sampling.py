@@ -18,11 +18,12 @@ import torch
 from benchmark import config_of
 from torch import Tensor
 
+from xconsensus.arithmetic.folding import fold
 from xconsensus.datasets import Record
 from xconsensus.datasets.selection import choose
 from xconsensus.explainers.gaussian_process import fit_process
 from xconsensus.explainers.lime import POPULATION, REGRESSIONS, changes_by_hiding, kernel_weights, mean_colours, perturb
-from xconsensus.explainers.masks import SAMPLINGS, draw_masks
+from xconsensus.explainers.masks import SAMPLINGS, draw_masks, draw_population
 from xconsensus.explainers.regression import Fit, fit
 from xconsensus.explainers.superpixels import segment
 from xconsensus.members.network import Network
@@ -48,10 +49,7 @@ def glime_masks(samples: int, superpixels: int, draw: torch.Generator) -> Tensor
 
 def probability_of(network: Network, pixels: Tensor, segments: Tensor, batch_size: int) -> Callable[[Tensor], Tensor]:
     """The probability of the predicted class of one image under masks (n, K), as a function of these."""
-    original, hidden = (
-        network.normalise(part.to(network.device)).to(network.dtype)
-        for part in (pixels, mean_colours(pixels, segments))
-    )
+    original, hidden = (network.normalise(part.to(network.device)) for part in (pixels, mean_colours(pixels, segments)))
     on_device = segments.to(network.device)
 
     def outputs(masks: Tensor) -> Tensor:
@@ -77,7 +75,7 @@ def study(context: Context, network: Network, record: Record) -> list[dict[str, 
         changes_by_hiding(pixels, segments),
     )
 
-    population = draw_masks(POPULATION, superpixels, "paired", 0.5, generator(context.seed, record.image_id))
+    population = draw_population(POPULATION, superpixels, 0.5, generator(context.seed, record.image_id))
     importance = kernel_weights(population, WIDTH)
 
     def fitted(regression: str, masks: Tensor, probabilities: Tensor, weights: Tensor, pairs: bool) -> Fit:
@@ -94,7 +92,7 @@ def study(context: Context, network: Network, record: Record) -> list[dict[str, 
         else:
             masks = draw_masks(counts[-1], superpixels, sampling, 0.5, draw)
             weights = kernel_weights(masks, WIDTH)
-        probabilities, pairs = outputs(masks), sampling in ("paired", "hadamard")
+        probabilities, pairs = outputs(masks), sampling == "hadamard"
         return [
             {name: fitted(name, masks[:n], probabilities[:n], weights[:n], pairs) for name in names} for n in counts
         ]
@@ -176,8 +174,7 @@ def main() -> None:
     if path.exists():
         done = set(pd.read_csv(path)[["member", "image_id"]].itertuples(index=False, name=None))
     for member in context.working():
-        network = context.network(context.ready(member))
-        network.fuse()
+        network = fold(context.network(context.ready(member)))
         missing = [record for record in records if (member.name, record.image_id) not in done]
         for number, record in enumerate(missing, 1):
             rows = study(context, network, record)
