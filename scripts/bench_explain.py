@@ -1,10 +1,10 @@
 """Seconds an image of `explain` beside its bare passes, Captum and the lime package, and the superpixels' share.
 
 Usage: python scripts/bench_explain.py [NETWORK] key=value ..., the keys of `xconsensus explain` that name photographs,
-such as experiment=imagenet_sample root=FOLDER explain.images=20, and others such as explain.compile=never. Networks
-have random weights. The stage runs as a whole: decoding, superpixels, reading weights, choosing the precision, passes,
-regression, writing. Captum and the lime package get a process of their own, as with their users: in this one they
-would profit from its treatment of memory. Needs the extra `test`.
+such as experiment=imagenet_sample root=FOLDER explain.images=20. Networks have random weights. The stage runs as a
+whole: decoding, superpixels, reading weights, choosing the precision, passes, regression, writing. Captum and the lime
+package get a process of their own, as with their users: in this one they would profit from its treatment of memory.
+Needs the extra `test`.
 """
 
 import multiprocessing
@@ -25,13 +25,15 @@ from torch import Tensor, nn
 
 import xconsensus.compat  # noqa: F401  (networks that other processes are sent may need torchvision)
 from xconsensus import explainers
+from xconsensus.arithmetic.fewer_bits import FewerBits
+from xconsensus.experiment.artefacts import label_maps
+from xconsensus.experiment.experiment import start
 from xconsensus.explainers.lime import mean_colours
 from xconsensus.explainers.masks import even_batches
-from xconsensus.explainers.smoothgrad import gradients
+from xconsensus.jobs.process import batch_size_of
 from xconsensus.members.network import Network
 from xconsensus.members.weights import build
 from xconsensus.stages import explain
-from xconsensus.stages.context import Context
 
 NETWORKS = {
     "resnet50": {"library": "torchvision", "model": "resnet50"},
@@ -51,16 +53,17 @@ THEIRS = 1000  # samples that other packages need of LIME
 LIME_SAMPLES, OTHERS = 200, 2  # of these, what is measured, on so many images
 
 
-def bare(network: Network, samples: int, batch_size: int, size: int, backward: bool) -> None:
+def bare(found: Network | FewerBits, samples: int, batch_size: int, size: int, backward: bool) -> None:
     """The passes of one image alone, in the network's precision, on images made before."""
+    network = found.rounded if isinstance(found, FewerBits) else found
     inputs = torch.zeros(batch_size, 3, size, size, device=network.device)
     inputs = inputs.to(network.device).contiguous(memory_format=torch.channels_last)
     for rows in even_batches(torch.arange(samples), batch_size):
         if backward:
-            gradients(network, inputs[: len(rows)], 0)
+            network.gradients(inputs[: len(rows)], 0)
         else:
             with torch.inference_mode():
-                network(inputs[: len(rows)].to(network.dtype)).softmax(1)
+                network(inputs[: len(rows)]).softmax(1)
 
 
 def captum_lime(network: Network, image: Tensor, segments: Tensor, samples: int) -> Callable[[], object]:
@@ -120,29 +123,45 @@ def timed(explain: Callable[..., Callable[[], object]], *arguments: object) -> f
 
 def measure(config: DictConfig, folder: Path) -> dict[str, object]:
     """One row: a network and an explainer."""
-    context = Context(config)
-    explainer = explainers.make(config.explainer.method, own_settings(context))
+    experiment = start(config)
+    explainer = explainers.make(config.explainer.method, explainers.own_settings(experiment.explainer))
     samples, backward = explainer.passes()[0], explainer.passes()[1] > 0
-    (member,) = context.initial
-    records = explain._choose_images(context)
+    (member,) = experiment.members
+    size = experiment.images.size
+    batch_size = batch_size_of("auto", experiment.device, size)
+    records = explain.choose_images(experiment)
     superpixels = 0.0
     if not backward:
-        apart = Context(config_like(config, folder / "apart"))
-        superpixels = seconds(lambda: explain._cut_superpixels(apart, records))
+        apart = start(config_like(config, folder / "apart"))
+        superpixels = seconds(lambda: explain.cut_superpixels(apart, records))
     whole = seconds(lambda: explain.run(config))
-    shards = context.explanations(member)
-    network = context.network(member)
-    network.fuse()
-    precision = explain._set_speed(context, explainer, network, shards, len(records))
-    bare(network, context.batch_size, context.batch_size, context.size, backward)
-    passes = seconds(lambda: bare(network, samples, context.batch_size, context.size, backward), 2) * len(records)
-    image = torch.from_numpy(context.image(records[0])).permute(2, 0, 1)
+    network = explain.prepared(experiment, explainer, member)
+    bare(
+        network,
+        batch_size,
+        batch_size,
+        size,
+        backward,
+    )
+    passes = seconds(
+        lambda: bare(
+            network,
+            samples,
+            batch_size,
+            size,
+            backward,
+        ),
+        2,
+    ) * len(records)
+    image = torch.from_numpy(experiment.images.image(records[0])).permute(2, 0, 1)
     plain = Network(member, nn.Identity())
-    plain.model = build(member, len(context.dataset.classes)).eval()  # as users have it, not as `Network` arranges it
+    plain.model = build(
+        member, len(experiment.dataset.classes)
+    ).eval()  # as users have it, not as `Network` arranges it
     row: dict[str, object] = {
         "network": member.name,
         "explainer": f"{config.explainer.method}, {samples} samples",
-        "precision": precision + (", compiled" if network.faster and precision != "int8" else ""),
+        "precision": network.precision if isinstance(network, FewerBits) else "float32",
         "images": len(records),
         "stage, s/image": whole / len(records),
         "bare passes, s/image": passes / len(records),
@@ -151,7 +170,7 @@ def measure(config: DictConfig, folder: Path) -> dict[str, object]:
     if backward:
         captum = of_others(captum_smoothgrad, plain, image, samples)
         return row | {"captum, s/image": captum, "captum / stage": captum * len(records) / whole}
-    segments = context.labels("quickshift").values(records[0].image_id).reshape(context.size, context.size)
+    segments = label_maps(experiment).values(records[0].image_id).reshape(size, size)
     usual = THEIRS / LIME_SAMPLES  # their time grows with the samples
     captum = of_others(captum_lime, plain, image, segments, LIME_SAMPLES) * usual
     package = of_others(package_lime, plain, image, segments, LIME_SAMPLES) * usual
@@ -163,11 +182,6 @@ def measure(config: DictConfig, folder: Path) -> dict[str, object]:
         "superpixels, s/image": superpixels / len(records),
         "superpixels' share of 10 members": superpixels / (superpixels + 10 * (whole - superpixels)),
     }
-
-
-def own_settings(context: Context) -> dict[str, object]:
-    """The explainer's settings as its class takes them."""
-    return {key: value for key, value in context.explainer_settings().items() if key != "method"}
 
 
 def config_like(config: DictConfig, folder: Path) -> DictConfig:

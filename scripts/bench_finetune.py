@@ -10,10 +10,10 @@ import torch
 from benchmark import config_of, seconds, show
 from torch.nn import functional as F
 
+from xconsensus.experiment.experiment import start
 from xconsensus.members.network import Network
 from xconsensus.members.training import Images, Recipe, train
 from xconsensus.members.weights import build
-from xconsensus.stages.context import Context
 
 NETWORKS = {
     "resnet18": {"library": "torchvision", "model": "resnet18"},
@@ -44,13 +44,15 @@ def main() -> None:
     recipe_keys = ["finetune.epochs=4", "finetune.precision=float32", "finetune.learning_rate=0.001"]
     config = config_of("finetune", [*size, *recipe_keys, *sys.argv[1:]], NETWORKS)
     config.committee.finetune = True
-    context = Context(config)
-    recipe = Recipe(**{key: context.config["finetune"][key] for key in Recipe.__dataclass_fields__})
-    records = context.dataset.records("train")[:IMAGES]
-    images = Images(lambda i: context.pixels(records[i], context.resize), [record.label for record in records])
+    experiment = start(config)
+    recipe = Recipe(**{key: experiment.config["finetune"][key] for key in Recipe.__dataclass_fields__})
+    records = experiment.dataset.records("train")[:IMAGES]
+    images = Images(
+        lambda i: experiment.images.resized(records[i], experiment.images.resize), [record.label for record in records]
+    )
     rows: list[dict[str, object]] = []
-    for member in context.initial:
-        network = Network(member, build(member, len(context.dataset.classes))).to(context.device)
+    for member in experiment.members:
+        network = Network(member, build(member, len(experiment.dataset.classes))).to(experiment.device)
         epochs = train(network, images, recipe, 0)
         first = seconds(partial(next, epochs))
         later = seconds(partial(next, epochs), recipe.epochs - 1)
@@ -66,7 +68,10 @@ def main() -> None:
                 "later / bare": alone / later,
             }
         )
-    show(f"fine-tuning at {context.size}x{context.size}, batches of {recipe.batch_size}, {context.device}", rows)
+    show(
+        f"fine-tuning at {cropped.size}x{cropped.size}, batches of {recipe.batch_size}, {experiment.device}",
+        rows,
+    )
 
 
 if __name__ == "__main__":

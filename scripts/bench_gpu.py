@@ -17,7 +17,9 @@ from bench_explain import bare, captum_lime, captum_smoothgrad
 from benchmark import seconds, show
 from torch import nn
 
-from xconsensus.arithmetic.precision import compile_if_worth, fastest, set_precision
+from xconsensus.arithmetic.fewer_bits import FewerBits, for_image
+from xconsensus.arithmetic.folding import fold
+from xconsensus.arithmetic.precision import by_rule
 from xconsensus.explainers import Explainer, Lime, SmoothGrad, fewer_bits
 from xconsensus.explainers.explanation import Image
 from xconsensus.explainers.superpixels import segment
@@ -34,7 +36,7 @@ NETWORKS = {
     "efficientnet_b0": {"library": "timm", "model": "efficientnet_b0"},
     "hrnet_w18": {"library": "timm", "model": "hrnet_w18"},
 }
-SIZE, IMAGES = 224, 100  # images: of the run whose length decides on compiling
+SIZE = 224
 
 
 def fit_norms(model: nn.Module) -> None:
@@ -79,16 +81,13 @@ def measure(name: str, explainer: Explainer, samples: int, device: torch.device)
     (member,) = members_of({name: NETWORKS[name]}, defaults={}, size=SIZE, resize=SIZE)
     model = build(member, 1000)
     fit_norms(model)
-    network = Network(member, copy.deepcopy(model)).to(device)
-    network.fuse()
+    network = fold(Network(member, copy.deepcopy(model)).to(device))
     backward, batch_size = explainer.passes()[1] > 0, 256 if device.type == "cuda" else 20
-    precision = fastest(network, SIZE, backward, fewer_bits(explainer))
-    set_precision(network, precision, 1000)
-    compiled = not backward and compile_if_worth(network, SIZE, min(batch_size, samples), samples * IMAGES)
+    found = by_rule(network, fewer_bits(explainer), 1000)
     image = drawn_image()
-    explainer(network, image, batch_size)
-    spent, used = busy(lambda: explainer(network, image, batch_size))
-    passes = seconds(lambda: bare(network, samples, batch_size, SIZE, backward))
+    explainer(for_image(found), image, batch_size)
+    spent, used = busy(lambda: explainer(for_image(found), image, batch_size))
+    passes = seconds(lambda: bare(found, samples, batch_size, SIZE, backward))
     plain = Network(member, nn.Identity()).to(device)
     plain.model = model.eval().to(device)  # as users have it, not as `Network` arranges it
     pixels = torch.from_numpy(image.pixels).permute(2, 0, 1).to(device)
@@ -100,7 +99,7 @@ def measure(name: str, explainer: Explainer, samples: int, device: torch.device)
     )
     return {
         "network": name,
-        "precision": precision + (", compiled" if compiled else ""),
+        "precision": found.precision if isinstance(found, FewerBits) else "float32",
         "s/image": spent,
         "bare passes": passes,
         "ratio": spent / passes,

@@ -29,7 +29,7 @@ def run(method: str, case: dict[str, int], overrides: list[str]) -> float:
         networks = {f"network{number}": network for number in range(case["members"])}
         members = with_random_weights(Path(folder), networks, 12, case["side"])
         fixed = [f"explainer={method}", f"explainer.samples={case['samples']}", f"output_dir={folder}/outputs"]
-        fixed += [f"dataset.size={case['side']}", f"dataset.resize={case['side'] * 8 // 7}", "explain.compile=never"]
+        fixed += [f"dataset.size={case['side']}", f"dataset.resize={case['side'] * 8 // 7}"]
         fixed += [f"explain.images={case['images']}", "explain.only_correct=none", "explain.precision=float32"]
         if method == "lime":
             fixed.append("~explainer.segmenter")

@@ -18,8 +18,10 @@ import torch
 from benchmark import config_of, scratch, show
 from omegaconf import DictConfig, OmegaConf
 
+from xconsensus.experiment.artefacts import consensus_of, explained_images, explanations_of
+from xconsensus.experiment.experiment import start
+from xconsensus.experiment.explanations import IMAGES_AT_A_TIME
 from xconsensus.stages import explain, finetune, score, vote
-from xconsensus.stages.context import Context
 from xconsensus.store.shards import Shards
 
 CODE = """
@@ -76,21 +78,21 @@ def config(folder: Path, members: int, images: int, stage: str, *more: str, spli
 def build(folder: Path, members: int, images: int) -> int:
     """Everything that finetune and explain would leave, each file once and linked; how many files there are."""
     finetune.run(config(folder, members, images, "finetune", split="test"))
-    context = Context(config(folder, members, images, "explain"))
-    records = explain._choose_images(context)
-    first = context.explanations(context.initial[0])
-    size = context.config["explain"]["shard_images"]
+    experiment = start(config(folder, members, images, "explain"))
+    records = explain.choose_images(experiment)
+    first = explanations_of(experiment, experiment.members[0])
+    size = experiment.config["explain"]["shard_images"]
     with patch("os.fsync"), patch.object(Shards, "refresh"):
-        for start in range(0, len(records), size):
-            ids = [record.image_id for record in records[start : start + size]]
+        for at in range(0, len(records), size):
+            ids = [record.image_id for record in records[at : at + size]]
             fields = {
                 "predicted": torch.zeros(len(ids), dtype=torch.int64),
                 "probability": torch.ones(len(ids)).double(),
             }
             first.write(ids, [torch.ones(8, 8)] * len(ids), fields, precision="float32")
     files = sorted(first.folder.iterdir())
-    for member in context.initial[1:]:
-        other = context.explanations(member).folder
+    for member in experiment.members[1:]:
+        other = explanations_of(experiment, member).folder
         other.mkdir(parents=True)
         for path in files:
             os.link(path, other / path.name)
@@ -133,12 +135,12 @@ def main() -> None:
         rows = [
             {"case": case, **measure(case, folder, members, images)} for case in CASES if not case.startswith("score")
         ]
-        context = Context(config(folder, members, images, "vote"))
-        ids = [record.image_id for record in context.chosen()]
-        consensus = context.consensus()
+        experiment = start(config(folder, members, images, "vote"))
+        ids = [record.image_id for record in explained_images(experiment)]
+        consensus = consensus_of(experiment)
         with patch("os.fsync"), patch.object(Shards, "refresh"):
-            for start in range(0, len(ids), vote.IMAGES_AT_A_TIME):
-                some = ids[start : start + vote.IMAGES_AT_A_TIME]
+            for at in range(0, len(ids), IMAGES_AT_A_TIME):
+                some = ids[at : at + IMAGES_AT_A_TIME]
                 consensus.write(some, [torch.ones(8, 8)] * len(some))
         case = "score, to the first image"
         rows.append({"case": case, **measure(case, folder, members, images)})

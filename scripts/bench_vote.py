@@ -18,8 +18,9 @@ from omegaconf import DictConfig
 from PIL import Image
 from safetensors.torch import save_file
 
+from xconsensus.experiment.artefacts import consensus_of, explanations_of, prediction_settings
+from xconsensus.experiment.experiment import Experiment, start
 from xconsensus.stages import score, vote
-from xconsensus.stages.context import Context
 from xconsensus.store.files import remove, write_csv
 from xconsensus.store.tensors import write_tensors
 
@@ -45,53 +46,55 @@ def prepare(folder: Path, members: int, images: int) -> DictConfig:
     specifications = {f"member{number:03}": {"family": "Mean", **one} for number in range(members)}
     overrides = ["dataset=imagefolder", f"dataset.root={photographs}", f"output_dir={folder}/outputs"]
     config = config_of("run", [*overrides, "explainer=smoothgrad", "explain.only_correct=none"], specifications)
-    context = Context(config)
-    records = context.dataset.records("test")
+    experiment = start(config)
+    records = experiment.dataset.records("test")
     rows = [(record.image_id, record.path, record.label) for record in records]
-    write_csv(context.store.images(context.committee), pd.DataFrame(rows, columns=["image_id", "path", "label"]), {})
+    write_csv(
+        experiment.store.images(experiment.committee), pd.DataFrame(rows, columns=["image_id", "path", "label"]), {}
+    )
     ids, labels = [record.image_id for record in records], torch.tensor([record.label for record in records])
     generator = torch.Generator().manual_seed(0)
-    common = torch.rand(64, context.size, context.size, generator=generator)
-    for member in context.initial:
+    common = torch.rand(64, experiment.images.size, experiment.images.size, generator=generator)
+    for member in experiment.members:
         probabilities = torch.full((len(ids), 2), 0.5)
-        path = context.store.predictions("test", member.name)
-        header = context.prediction_settings(member, records)
+        path = experiment.store.predictions("test", member.name)
+        header = prediction_settings(experiment, member, records)
         write_tensors(path, {"probabilities": probabilities, "labels": labels}, header, ids=ids)
-        shards = context.explanations(member)
+        shards = explanations_of(experiment, member)
         maps = 1e-5 * (common + torch.rand(common.shape, generator=generator))
-        for start in range(0, len(ids), 64):
-            some = ids[start : start + 64]
+        for at in range(0, len(ids), 64):
+            some = ids[at : at + 64]
             fields = {"reliability": torch.ones(len(some)), "samples": torch.ones(len(some))}
-            shards.write(some, list(maps[: len(some)].roll(start // 64, 1)), fields)
+            shards.write(some, list(maps[: len(some)].roll(at // 64, 1)), fields)
     return config
 
 
-def files(context: Context) -> list[Path]:
+def files(experiment: Experiment) -> list[Path]:
     """Every shard, in the order in which vote and score read them."""
-    folders = [context.explanations(member).folder for member in context.initial]
+    folders = [explanations_of(experiment, member).folder for member in experiment.members]
     shards = [sorted(folder.iterdir()) for folder in folders]
     return [path for paths in zip(*shards, strict=True) for path in paths]
 
 
-def read_all(context: Context) -> None:
+def read_all(experiment: Experiment) -> None:
     """Read every shard, so that the system's cache has it, as far as that goes."""
-    for path in files(context):
+    for path in files(experiment):
         path.read_bytes()
 
 
-def evict(context: Context) -> None:
+def evict(experiment: Experiment) -> None:
     """Make the system's cache forget every shard."""
-    for path in files(context):
+    for path in files(experiment):
         with path.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def measure(config: DictConfig, before: Callable[[Context], None]) -> list[float]:
+def measure(config: DictConfig, before: Callable[[Experiment], None]) -> list[float]:
     """Seconds of reading, vote and score, each after ``before``."""
-    context, spent = Context(config), []
-    remove(context.consensus().folder)
-    for work in (partial(read_all, context), partial(vote.run, config), partial(score.run, config)):
-        before(context)
+    experiment, spent = start(config), []
+    remove(consensus_of(experiment).folder)
+    for work in (partial(read_all, experiment), partial(vote.run, config), partial(score.run, config)):
+        before(experiment)
         spent.append(seconds(work))
     return spent
 
@@ -104,7 +107,7 @@ def main() -> None:
     members, images = map(int, sys.argv[1:]) if sys.argv[1:] else (80, 1000)
     with scratch() as folder:
         config = prepare(folder, members, images)
-        read_all(Context(config))
+        read_all(start(config))
         started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         rows = []
         for source, before in (("cache", read_all), ("disk", evict)):
@@ -113,7 +116,7 @@ def main() -> None:
             for name, spent in zip(("vote", "score"), stages, strict=True):
                 rows.append({"from": source, "what": name, "seconds": spent, "of the reading speed": reading / spent})
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        size = sum(path.stat().st_size for path in files(Context(config)))
+        size = sum(path.stat().st_size for path in files(start(config)))
         show(f"{members} members x {images} maps of 224x224, {size / 2**30:.1f} GiB", rows)
         print(f"largest memory {peak:.2f} GiB ({started:.2f} before vote)")
 

@@ -44,9 +44,8 @@ def main() -> None:
     for path, what in differing.items():
         print(f"{path}: {what}")
     new = sorted(str(path.relative_to(after)) for path in after.rglob("*.csv") if path.relative_to(after) not in tables)
-    print(
-        f"{len(tables) - len(differing)} of {len(tables)} tables are alike to {tolerance:g}; new: {', '.join(new) or '-'}"
-    )
+    alike = f"{len(tables) - len(differing)} of {len(tables)} tables are alike to {tolerance:g}"
+    print(f"{alike}; new: {', '.join(new) or '-'}")
     sys.exit(1 if differing or not tables else 0)
 
 

@@ -13,9 +13,10 @@ from benchmark import config_of, show
 from torch import Tensor
 
 from xconsensus.datasets.selection import choose
-from xconsensus.explainers.smoothgrad import gradients, reliability
-from xconsensus.members.network import Network
-from xconsensus.stages.context import Context
+from xconsensus.experiment.artefacts import with_trained_weights
+from xconsensus.experiment.experiment import start
+from xconsensus.explainers.smoothgrad import halves_reliability
+from xconsensus.members.network import Network, network_of
 
 REFERENCE, SAMPLES, NOISE = 1000, 50, 0.1
 
@@ -28,7 +29,7 @@ def halves(network: Network, inputs: Tensor, target: int, samples: int, seed: in
     for number in range(samples // 2):
         noise = torch.randn(inputs.shape, generator=draw, device=inputs.device)
         other = -noise if antithetic else torch.randn(inputs.shape, generator=draw, device=inputs.device)
-        found = gradients(network, inputs + deviation * torch.stack([noise, other]), target).double()
+        found = network.gradients(inputs + deviation * torch.stack([noise, other]), target).double()
         if antithetic:
             sums[number % 2] += found.sum(0)  # a pair stays together: its halves are not independent
         else:
@@ -46,16 +47,19 @@ def main() -> None:
     if not sys.argv[1:] or {"-h", "--help"} & set(sys.argv[1:]):
         print(__doc__)
         return
-    context = Context(config_of("explain", sys.argv[1:]))
+    experiment = start(config_of("explain", sys.argv[1:]))
     records = choose(
-        context.dataset.records(context.explain_split), "random", context.config["explain"]["images"], None, 0
+        experiment.dataset.records(experiment.explain_split), "random", experiment.config["explain"]["images"], None, 0
     )
     rows: list[dict[str, object]] = []
-    for member in context.working():
-        network = context.network(context.ready(member))
+    classes = len(experiment.dataset.classes)
+    for member in experiment.own_members:
+        network = network_of(with_trained_weights(experiment, member), classes, experiment.device)
         found: dict[str, list[float]] = {}
         for record in records:
-            inputs = network.normalise(torch.from_numpy(context.image(record)).to(network.device).permute(2, 0, 1))
+            inputs = network.normalise(
+                torch.from_numpy(experiment.images.image(record)).to(network.device).permute(2, 0, 1)
+            )
             with torch.no_grad():
                 target = int(network(inputs[None]).argmax())
             reference = map_of(halves(network, inputs, target, REFERENCE, 0, antithetic=False))
@@ -63,7 +67,7 @@ def main() -> None:
                 pair = [halves(network, inputs, target, SAMPLES, seed, antithetic) for seed in (1, 2)]
                 maps = [map_of(each) for each in pair]
                 fidelity = np.mean([np.corrcoef(each, reference)[0, 1] for each in maps])
-                expected = np.mean([reliability(*(half.abs().sum(0) for half in each)) for each in pair])
+                expected = np.mean([halves_reliability(*(half.abs().sum(0) for half in each)) for each in pair])
                 found.setdefault(f"{name}: fidelity", []).append(float(fidelity))
                 found.setdefault(f"{name}: reliability", []).append(float(expected))
                 found.setdefault(f"{name}: agreement", []).append(float(np.corrcoef(maps[0], maps[1])[0, 1]))

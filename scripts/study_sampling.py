@@ -18,16 +18,19 @@ import torch
 from benchmark import config_of
 from torch import Tensor
 
+from xconsensus.arithmetic.folding import fold
 from xconsensus.datasets import Record
 from xconsensus.datasets.selection import choose
+from xconsensus.experiment.artefacts import with_trained_weights
+from xconsensus.experiment.experiment import Experiment, start
 from xconsensus.explainers.gaussian_process import fit_process
 from xconsensus.explainers.lime import POPULATION, REGRESSIONS, changes_by_hiding, kernel_weights, mean_colours, perturb
-from xconsensus.explainers.masks import SAMPLINGS, draw_masks
+from xconsensus.explainers.masks import SAMPLINGS, draw_masks, draw_population
 from xconsensus.explainers.regression import Fit, fit
 from xconsensus.explainers.superpixels import segment
-from xconsensus.members.network import Network
+from xconsensus.jobs.process import batch_size_of
+from xconsensus.members.network import Network, network_of
 from xconsensus.seeding import generator
-from xconsensus.stages.context import Context
 
 METHODS = (*SAMPLINGS, "glime")
 REFERENCE = 8192
@@ -48,10 +51,7 @@ def glime_masks(samples: int, superpixels: int, draw: torch.Generator) -> Tensor
 
 def probability_of(network: Network, pixels: Tensor, segments: Tensor, batch_size: int) -> Callable[[Tensor], Tensor]:
     """The probability of the predicted class of one image under masks (n, K), as a function of these."""
-    original, hidden = (
-        network.normalise(part.to(network.device)).to(network.dtype)
-        for part in (pixels, mean_colours(pixels, segments))
-    )
+    original, hidden = (network.normalise(part.to(network.device)) for part in (pixels, mean_colours(pixels, segments)))
     on_device = segments.to(network.device)
 
     def outputs(masks: Tensor) -> Tensor:
@@ -65,19 +65,19 @@ def probability_of(network: Network, pixels: Tensor, segments: Tensor, batch_siz
     return lambda masks: outputs(masks)[:, target]
 
 
-def study(context: Context, network: Network, record: Record) -> list[dict[str, object]]:
+def study(experiment: Experiment, network: Network, record: Record) -> list[dict[str, object]]:
     """One row a sampling and count, of one image and member."""
-    image = context.image(record)
-    settings = {key: value for key, value in context.config["explainer"]["segmenter"].items() if key != "name"}
+    image = experiment.images.image(record)
+    settings = {key: value for key, value in experiment.explainer["segmenter"].items() if key != "name"}
     segments = torch.from_numpy(segment(image, "quickshift", settings))
     superpixels = int(segments.max()) + 1
     pixels = torch.from_numpy(image).permute(2, 0, 1)
     outputs, changes = (
-        probability_of(network, pixels, segments, context.batch_size),
+        probability_of(network, pixels, segments, batch_size_of("auto", experiment.device, experiment.images.size)),
         changes_by_hiding(pixels, segments),
     )
 
-    population = draw_masks(POPULATION, superpixels, "paired", 0.5, generator(context.seed, record.image_id))
+    population = draw_population(POPULATION, superpixels, 0.5, generator(experiment.seed, record.image_id))
     importance = kernel_weights(population, WIDTH)
 
     def fitted(regression: str, masks: Tensor, probabilities: Tensor, weights: Tensor, pairs: bool) -> Fit:
@@ -87,14 +87,14 @@ def study(context: Context, network: Network, record: Record) -> list[dict[str, 
 
     def fits(sampling: str, number: str, counts: tuple[int, ...], names: tuple[str, ...]) -> list[dict[str, Fit]]:
         """The regressions of these names of the first of these masks, for each count."""
-        draw = generator(context.seed, f"{record.image_id} {sampling} {number}")
+        draw = generator(experiment.seed, f"{record.image_id} {sampling} {number}")
         if sampling == "glime":
             masks = glime_masks(counts[-1], superpixels, draw)
             weights = torch.ones(len(masks))
         else:
             masks = draw_masks(counts[-1], superpixels, sampling, 0.5, draw)
             weights = kernel_weights(masks, WIDTH)
-        probabilities, pairs = outputs(masks), sampling in ("paired", "hadamard")
+        probabilities, pairs = outputs(masks), sampling == "hadamard"
         return [
             {name: fitted(name, masks[:n], probabilities[:n], weights[:n], pairs) for name in names} for n in counts
         ]
@@ -169,18 +169,18 @@ def main() -> None:
         print(__doc__)
         return
     path, overrides = Path(sys.argv[1]), sys.argv[2:]
-    context = Context(config_of("explain", overrides))
-    records = context.dataset.records(context.explain_split)
-    records = choose(records, "random", context.config["explain"]["images"], None, context.seed)
+    experiment = start(config_of("explain", overrides))
+    records = experiment.dataset.records(experiment.explain_split)
+    records = choose(records, "random", experiment.config["explain"]["images"], None, experiment.seed)
     done = set()
     if path.exists():
         done = set(pd.read_csv(path)[["member", "image_id"]].itertuples(index=False, name=None))
-    for member in context.working():
-        network = context.network(context.ready(member))
-        network.fuse()
+    classes = len(experiment.dataset.classes)
+    for member in experiment.own_members:
+        network = fold(network_of(with_trained_weights(experiment, member), classes, experiment.device))
         missing = [record for record in records if (member.name, record.image_id) not in done]
         for number, record in enumerate(missing, 1):
-            rows = study(context, network, record)
+            rows = study(experiment, network, record)
             frame = pd.DataFrame(rows).assign(member=member.name, image_id=record.image_id)
             frame.to_csv(path, mode="a", header=not path.exists(), index=False)
             print(f"{member.name} {number}/{len(missing)}", flush=True)

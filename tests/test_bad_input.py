@@ -133,6 +133,7 @@ def test_a_recipe_out_of_range_is_named(photographs: Project, setting: str, know
         ("finetune.schedule=constant", "cosine"),
         ("finetune.label_smoothing=0.1", "finetune.weight_decay"),
         ("finetune.keep=best", "finetune.epochs=N"),
+        ("explain.compile=auto", "explain.precision=auto"),
     ],
 )
 def test_what_an_option_did_that_was_taken_out_is_refused_with_what_replaces_it(
@@ -143,14 +144,20 @@ def test_what_an_option_did_that_was_taken_out_is_refused_with_what_replaces_it(
 
 @pytest.mark.parametrize(
     "setting",
-    ["finetune.schedule=cosine", "finetune.label_smoothing=0", "finetune.keep=last", "finetune.validation=0.3"],
+    [
+        "finetune.schedule=cosine",
+        "finetune.label_smoothing=0",
+        "finetune.keep=last",
+        "finetune.validation=0.3",
+        "explain.compile=never",
+    ],
 )
 def test_the_value_of_a_removed_option_that_changed_nothing_is_taken_with_a_line(
     photographs: Project, setting: str
 ) -> None:
     outcome = photographs.done("finetune", setting, "dry_run=true")
     assert [line for line in outcome.err.splitlines() if "taken out" in line] == [
-        f"{setting} was taken out and changes nothing: leave it away"
+        f"{setting} was taken out and changes nothing: leave it out"
     ]
 
 

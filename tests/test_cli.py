@@ -138,7 +138,7 @@ def test_the_completion_hook_is_for_this_command() -> None:
     ("before", "stage", "says"),
     [
         ("photographs", "finetune", "predict 6 images with each of 4 members"),
-        ("predicted", "explain", "would make 24 explanations: 480 forward and 0 backward passes"),
+        ("predicted", "explain", "would make 24 explanations: 504 forward and 0 backward passes"),
         ("explained", "vote", "would let 4 members vote on 6 images"),
         ("voted", "score", "would compare 4 members with the consensus on 6 images"),
         ("scored", "plot", "would draw"),
@@ -166,7 +166,7 @@ def test_a_dry_run_of_everything_plans_what_it_can(untrained: Project) -> None:
 def test_a_dry_run_with_overwrite_removes_nothing(explained: Project) -> None:
     files = explained.files()
     outcome = explained.done("explain", "explainer.samples=25", "overwrite=true", "dry_run=true")
-    assert "would make 24 explanations: 600 forward" in outcome.err
+    assert "would make 24 explanations: 624 forward" in outcome.err
     assert explained.files() == files
 
 

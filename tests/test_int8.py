@@ -11,18 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from xconsensus.arithmetic import precision
+from xconsensus.arithmetic.byte_layers import ByteConv2d, Scale, ToBytes
+from xconsensus.arithmetic.fewer_bits import FewerBits, ForImage, in_precision
 from xconsensus.arithmetic.folding import fold_batch_norms
-from xconsensus.arithmetic.int8 import (
-    ByteConv2d,
-    Int8,
-    Scale,
-    ToBytes,
-    add_to,
-    in_one_pass,
-    in_three_passes,
-    multiplies_bytes,
-)
-from xconsensus.arithmetic.precision import compile_if_worth, fastest, set_precision
+from xconsensus.arithmetic.int8 import Int8
+from xconsensus.arithmetic.onednn import add_to, in_one_pass, in_three_passes, multiplies_bytes
+from xconsensus.arithmetic.precision import by_rule
 from xconsensus.compat import torchvision
 from xconsensus.errors import InputError
 from xconsensus.members.member import members_of
@@ -48,14 +42,14 @@ def test_bytes_are_the_nearest_ones_and_0_is_one_of_them(low: float, high: float
     assert callable(to_bytes)
     scale = scale_over(low, high)
     values = torch.linspace(low, high, 1001).view(1, 7, 11, 13).contiguous(memory_format=torch.channels_last)
-    found = to_bytes(values, scale)
+    found = to_bytes(values, scale.step, scale.zero)
     assert found.dtype == torch.uint8
     assert found.stride() == values.stride()
     assert 0 <= scale.zero <= 255
     back = (found.double() - scale.zero) * scale.step
     assert (back - values).abs().max() <= scale.step / 2 * 1.01
-    assert (to_bytes(torch.zeros(3), scale) == scale.zero).all()
-    beyond = to_bytes(torch.tensor([-100.0, 100.0]), scale)
+    assert (to_bytes(torch.zeros(3), scale.step, scale.zero) == scale.zero).all()
+    beyond = to_bytes(torch.tensor([-100.0, 100.0]), scale.step, scale.zero)
     assert beyond.tolist() == [0, 255]
 
 
@@ -282,38 +276,37 @@ def network_of(model: nn.Module, size: int = 16) -> Network:
 def test_a_network_that_cannot_is_named_and_auto_goes_on_without(model: nn.Module, reason: str) -> None:
     network = network_of(model)
     with pytest.raises(InputError, match=f"int8: member odd cannot .*{reason}"):
-        set_precision(network, "int8", 5)
-    assert fastest(network, 16, gradients=False, allowed=["int8"]) == "float32"
-    assert network.faster is None
+        in_precision(network, "int8", 5)
+    assert by_rule(network, ["int8"], 5) is network
 
 
 @needs_bytes
 @pytest.mark.parametrize(
-    ("speed", "bound", "chosen"), [(1.0, 0.5, "float32"), (2.0, 0.5, "int8"), (2.0, 1e-9, "float32")]
+    ("products", "bound", "expected"), [(1e9, 0.5, "float32"), (0, 0.5, "int8"), (0, 1e-9, "float32")]
 )
-def test_auto_takes_8_bits_where_they_are_faster_and_change_little(
-    monkeypatch: pytest.MonkeyPatch, speed: float, bound: float, chosen: str
+def test_auto_takes_8_bits_where_they_pay_and_change_little(
+    monkeypatch: pytest.MonkeyPatch, products: float, bound: float, expected: str
 ) -> None:
     monkeypatch.setattr(precision, "_FAITHFUL", bound)
+    monkeypatch.setattr(precision, "_WORTH", products)
     network = network_of(timm.create_model("test_resnet", num_classes=5), 32)
-    monkeypatch.setattr(precision, "images_per_second", lambda network, *_: 1.0 if network.is_exact else speed)
-    assert fastest(network, 32, gradients=False, allowed=["int8"]) == chosen
-    assert network.is_exact
+    found = by_rule(network, ["int8"], 5)
+    assert (found.precision if isinstance(found, FewerBits) else "float32") == expected
 
 
 @needs_bytes
-def test_labels_are_those_of_float32_and_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_and_the_first_outputs_are_those_of_float32() -> None:
     network = network_of(timm.create_model("test_resnet", num_classes=5), 32)
-    images = torch.randn(3, 3, 32, 32)
-    exact = network(images)
-    set_precision(network, "int8", 5)
-    network.calibrate(images)
-    monkeypatch.setattr(torch, "compile", lambda *_, **__: pytest.fail("compiled"))
-    assert not compile_if_worth(network, 32, 4, passes=10**12)
+    images = torch.randn(5, 3, 32, 32)
+    fewer = in_precision(network, "int8", 5)
+    assert isinstance(fewer, FewerBits)
+    found = ForImage(fewer)
     with torch.inference_mode():
-        assert not torch.equal(network(images), exact)
-        torch.testing.assert_close(network.exactly(images), exact)
-    assert not network.is_exact
+        logits, exact = found(images), network(images)
+    torch.testing.assert_close(logits[:2], exact[:2])
+    assert not torch.equal(logits[2:], exact[2:])
+    assert found.label(images[0]) == network.label(images[0])
+    assert 0 < found.share_of_error(0) < 1
 
 
 @needs_bytes
@@ -337,7 +330,7 @@ def test_explanations_of_real_networks_are_near_those_of_float32(tmp_path: Path)
     given = (
         *("experiment=imagenet_sample", f"root={REAL}", f"output_dir={tmp_path}", "explainer=lime"),
         *("committee.only=[squeezenet1_1,tiny_darknet]", "explain.only_correct=none", "explain.images=2"),
-        *("explainer.samples=100", "explain.compile=never", "progress=off"),
+        *("explainer.samples=100", "progress=off"),
     )
     found = {}
     for kind in ("float32", "int8"):

@@ -16,7 +16,7 @@ from xconsensus.explainers import Lime
 from xconsensus.explainers.explanation import Image
 from xconsensus.explainers.gaussian_process import fit_process
 from xconsensus.explainers.lime import kernel_weights, mean_colours, perturb
-from xconsensus.explainers.masks import draw_masks, even_batches, steps
+from xconsensus.explainers.masks import draw_masks, draw_population, even_batches, sample_counts
 from xconsensus.explainers.regression import Fit, fit
 from xconsensus.members.member import Member
 from xconsensus.members.network import Network
@@ -176,40 +176,6 @@ def test_a_network_linear_in_the_superpixels_gives_back_its_own_weights(target: 
     assert explanation.fields["r2"] == pytest.approx(1, abs=1e-5)
 
 
-class Shifted(nn.Module):
-    """Two classes, the first one's probability the mean red of the image, and in 16 bits ``shift`` more."""
-
-    def __init__(self, shift: float) -> None:
-        super().__init__()
-        self.shift = shift
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        red = inputs[:, 0].float().mean((1, 2)) * STD[0] + MEAN[0]
-        p = red + self.shift * torch.is_autocast_enabled("cpu")
-        return torch.stack([p, 1 - p], 1).log()
-
-
-@pytest.mark.parametrize("shift", [0.05, -0.1])
-def test_rounding_is_the_square_of_what_fewer_bits_change_by_the_variance_over_masks(shift: float) -> None:
-    network, image, samples = network_of(Shifted(shift)), image_of(2), 400
-    assert Lime(samples)(network, image, 20).fields["rounding"] == 0
-    network.dtype = torch.bfloat16
-    found = Lime(samples, target="label")(network, image, 20).fields["rounding"]
-    pixels = torch.from_numpy(image.pixels).permute(2, 0, 1)
-    assert image.segments is not None
-    shown = perturb(pixels, mean_colours(pixels, image.segments), image.segments, masks_of(image, samples))
-    variance = (shown[:, 0].double() / 255).mean((1, 2)).var()
-    assert found == pytest.approx(shift**2 / float(variance), rel=0.1)  # inputs are rounded too
-
-
-@pytest.mark.parametrize("samples", [2, 3, 4])
-def test_few_samples_are_checked_as_far_as_they_go(samples: int) -> None:
-    network = network_of(Shifted(0.1))
-    network.dtype = torch.bfloat16
-    found = Lime(samples)(network, image_of(2), 20).fields["rounding"]
-    assert (found > 0) == (samples > 2)
-
-
 def test_perturbed_images_depend_on_the_image_alone() -> None:
     def shown(seed: int, batch_size: int) -> Tensor:
         recorder = Recorder()
@@ -217,7 +183,7 @@ def test_perturbed_images_depend_on_the_image_alone() -> None:
         return torch.cat(recorder.seen)
 
     first = shown(0, 37)
-    assert first.shape == (37, 3, SIZE, SIZE)
+    assert first.shape == (38, 3, SIZE, SIZE)  # the whole image once more, for its label
     for batch_size in (1, 5, 36, 100):
         assert torch.equal(shown(0, batch_size), first)
     assert not torch.equal(shown(1, 37), first)
@@ -235,7 +201,10 @@ def test_a_network_sees_the_image_first_then_superpixels_hidden_by_their_mask() 
             if not mask[k]:
                 picture[segments == k] = image.pixels[segments == k].mean(0).astype(np.uint8)
     assert np.array_equal(expected[0], image.pixels)
-    assert torch.equal(torch.cat(recorder.seen), network.normalise(torch.from_numpy(expected).permute(0, 3, 1, 2)))
+    label, *shown = recorder.seen
+    inputs = network.normalise(torch.from_numpy(expected).permute(0, 3, 1, 2))
+    assert torch.equal(torch.cat(shown), inputs)
+    assert torch.equal(label, inputs[:1])
 
 
 def test_batch_size_changes_nothing_where_the_networks_arithmetic_is_exact() -> None:
@@ -299,14 +268,29 @@ def test_iid_masks_keep_superpixels_independently() -> None:
     assert torch.equal(masks, draw_masks(n, 6, "iid", keep, generator("masks")))
 
 
-@pytest.mark.parametrize("sampling", ["paired", "hadamard"])
+def paired_masks(samples: int, superpixels: int, draw: torch.Generator) -> Tensor:
+    return draw_population(samples, superpixels, 0.5, draw)
+
+
+def hadamard_masks(samples: int, superpixels: int, draw: torch.Generator) -> Tensor:
+    return draw_masks(samples, superpixels, "hadamard", 0.5, draw)
+
+
+@pytest.mark.parametrize("draw", [paired_masks, hadamard_masks])
 @pytest.mark.parametrize(("samples", "superpixels"), [(2, 1), (7, 5), (64, 16), (350, 100)])
-def test_paired_masks_alternate_with_their_complements(sampling: str, samples: int, superpixels: int) -> None:
-    masks = draw_masks(samples, superpixels, sampling, 0.5, generator("pairs"))
+def test_paired_masks_alternate_with_their_complements(draw: Any, samples: int, superpixels: int) -> None:
+    masks = draw(samples, superpixels, generator("pairs"))
     assert masks.shape == (samples, superpixels)
     assert masks.dtype == torch.bool
     assert (masks[0:-1:2] ^ masks[1::2]).all()
-    assert not torch.equal(masks, draw_masks(samples, superpixels, sampling, 0.5, generator("other")))
+    assert not torch.equal(masks, draw(samples, superpixels, generator("other")))
+
+
+def test_a_population_keeps_superpixels_as_often_as_told() -> None:
+    for keep in (0.3, 0.5):
+        assert float(draw_population(4000, 6, keep, generator("population")).double().mean()) == pytest.approx(
+            keep, abs=0.02
+        )
 
 
 @pytest.mark.parametrize(("superpixels", "order"), [(1, 2), (5, 8), (11, 12), (32, 40), (63, 64), (67, 68), (129, 132)])
@@ -343,6 +327,11 @@ def processed(masks: Tensor, outputs: Tensor, changes: Tensor | None = None, *, 
     return fit_process(masks, outputs, kernel_weights(masks, 0.25), changes, EVERY, importance, pairs=pairs)
 
 
+def masks_by(sampling: str, samples: int, draw: torch.Generator) -> Tensor:
+    """Masks of 10 superpixels; paired: independent ones, each with its complement."""
+    return paired_masks(samples, 10, draw) if sampling == "paired" else draw_masks(samples, 10, sampling, 0.5, draw)
+
+
 def gap(found: Fit, complete: Fit) -> float:
     return float((found.coefficients - complete.coefficients).norm() / complete.coefficients.norm())
 
@@ -352,7 +341,7 @@ def test_orthogonal_designs_determine_the_weights_better_and_a_process_again() -
     complete = regressed(EVERY, 1)
 
     def distance(sampling: str, regression: str) -> float:
-        draws = [draw_masks(64, 10, sampling, 0.5, generator(sampling, trial)) for trial in range(40)]
+        draws = [masks_by(sampling, 64, generator(sampling, trial)) for trial in range(40)]
         return float(np.mean([gap(regressed(masks, 1, regression), complete) for masks in draws]))
 
     iid, paired, hadamard, process = (
@@ -440,7 +429,7 @@ def test_the_process_of_what_determines_nothing() -> None:
     ("sampling", "samples"), [("iid", 60), ("iid", 200), ("paired", 60), ("paired", 200), ("hadamard", 56)]
 )
 def test_reliability_is_the_correlation_with_a_fit_of_other_masks(sampling: str, samples: int, regression: str) -> None:
-    draws = [draw_masks(samples, 10, sampling, 0.5, generator("draw", trial)) for trial in range(60)]
+    draws = [masks_by(sampling, samples, generator("draw", trial)) for trial in range(60)]
     fits = [regressed(masks, 3, regression, pairs=sampling != "iid") for masks in draws]
     found = np.corrcoef(np.stack([each.coefficients.numpy() for each in fits]))[np.triu_indices(60, 1)].mean()
     expected = float(np.mean([each.reliability for each in fits]))
@@ -491,8 +480,8 @@ def test_batches_differ_in_size_by_one_at_most() -> None:
         assert max(sizes) - min(sizes) <= 1
         assert len(sizes) == -(-rows // batch_size)
         assert torch.equal(torch.cat(even_batches(torch.arange(rows), batch_size)), torch.arange(rows))
-    assert steps(1000, 0.9) == [250, 500, 1000, 2000, 4000]
-    assert steps(1, 0.9) == sorted(set(steps(1, 0.9)))
+    assert sample_counts(1000, 0.9) == [250, 500, 1000, 2000, 4000]
+    assert sample_counts(1, 0.9) == sorted(set(sample_counts(1, 0.9)))
 
 
 def test_hidden_superpixels_have_their_mean_colour_rounded_down() -> None:
@@ -618,7 +607,8 @@ def test_fit_gives_no_weight_to_a_superpixel_that_is_always_visible(draws: Draws
         ({"keep_probability": 1.0}, "keep_probability=1.0"),
         ({"kernel_width": 0.0}, "kernel_width=0.0"),
         ({"target": "truth"}, "target=truth"),
-        ({"sampling": "pared"}, "sampling=pared.*nearest: paired"),
+        ({"sampling": "hadamart"}, "sampling=hadamart.*nearest: hadamard"),
+        ({"sampling": "paired"}, "sampling=paired.*hadamard"),
         ({"sampling": "hadamard", "keep_probability": 0.3}, "keep_probability=0.3: hadamard masks need 0.5"),
         ({"tolerance": 1.0}, "tolerance=1.0"),
         ({"sampels": 10}, "sampels.*nearest: samples"),

@@ -115,7 +115,7 @@ def test_two_runs_at_once_explain_nothing_twice(predicted: Project) -> None:
         return super().forward(inputs)
 """
     module.write_text(f"{module.read_text()}\n\nclass Counted(Grid):{counting}")
-    extra = ("explain.shard_images=1", "explainer.samples=20", "explain.batch_size=20", "explain.compile=never")
+    extra = ("explain.shard_images=1", "explainer.samples=20", "explain.batch_size=20")
     members = "committee.member_defaults.model=grids.py:Counted"
     predicted.done("finetune", members, "overwrite=true")
     log.write_text("")

@@ -1,6 +1,5 @@
-"""16-bit passes, compilation and batches: what they may change, and what not."""
+"""16-bit passes, the rule that chooses them, and batches: what they may change, and what not."""
 
-import shutil
 from collections.abc import Collection
 from pathlib import Path
 
@@ -8,11 +7,16 @@ import numpy as np
 import pytest
 import torch
 from conftest import Project
+from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from xconsensus.arithmetic import precision
-from xconsensus.arithmetic.precision import Padded, compile_if_worth, fastest, images_per_second, set_precision
+from xconsensus.arithmetic import int8, precision
+from xconsensus.arithmetic.fewer_bits import FewerBits, In16Bits, in_precision, noise
+from xconsensus.arithmetic.int8 import Int8
+from xconsensus.arithmetic.onednn import multiplies_bytes
+from xconsensus.arithmetic.precision import by_rule, products_a_conversion
+from xconsensus.experiment.removed import REMOVED
 from xconsensus.members.member import members_of
 from xconsensus.members.network import Network
 from xconsensus.members.weights import build
@@ -42,9 +46,10 @@ def test_the_body_computes_in_16_bits_and_the_head_in_32(network: Network, image
     for module in network.model.modules():
         if isinstance(module, nn.Conv2d):
             module.register_forward_hook(lambda _m, _i, out: seen["convolution"].append(out.dtype))
-    set_precision(network, kind, 5)
+    fewer = in_precision(network, kind, 5)
+    assert isinstance(fewer, FewerBits)
     network.model.fc.register_forward_hook(lambda _m, _i, out: seen["head"].append(out.dtype))
-    rounded = network(images)
+    rounded = fewer.rounded(images)
     assert set(seen["convolution"]) == {getattr(torch, kind)}
     assert set(seen["head"]) == {torch.float32}
     assert rounded.dtype == torch.float32
@@ -52,82 +57,146 @@ def test_the_body_computes_in_16_bits_and_the_head_in_32(network: Network, image
     assert np.corrcoef(rounded.flatten(), exact.flatten())[0, 1] > 0.999
 
 
-def test_float32_changes_nothing(network: Network, images: Tensor) -> None:
+def test_a_network_stays_as_it_is_beside_itself_in_fewer_bits(network: Network, images: Tensor) -> None:
     before = network(images)
-    set_precision(network, "float32", 5)
-    assert torch.equal(network(images), before)
+    for kind in ("float32", "bfloat16", "float16"):
+        in_precision(network, kind, 5)
+        assert torch.equal(network(images), before)
+
+
+def taken(network: Network, allowed: Collection[str]) -> str:
+    found = by_rule(network, allowed, 5)
+    return found.precision if isinstance(found, FewerBits) else "float32"
 
 
 @pytest.mark.parametrize(
-    ("native", "speed", "bound", "chosen"),
+    ("device", "capability", "has_bytes", "expected"),
     [
-        ([], 9, 0.5, "float32"),
-        (["bfloat16"], 9, 0.5, "float32"),
-        (["float16"], 1.0, 0.5, "float32"),
-        (["bfloat16", "float16"], 2, 0.5, "float16"),
-        (["float16"], 2, 1e-9, "float32"),
+        ("cuda", (9, 0), False, "float16"),
+        ("cuda", (7, 0), False, "float16"),
+        ("cuda", (6, 1), False, "float32"),
+        ("cpu", None, True, "int8"),
+        ("cpu", None, False, "float32"),
+        ("mps", None, False, "float32"),
     ],
 )
-@pytest.mark.parametrize("gradients", [False, True])
-def test_auto_takes_fewer_bits_where_allowed_and_faster_and_changing_little(
-    network: Network,
-    monkeypatch: pytest.MonkeyPatch,
-    native: list[str],
-    speed: float,
-    bound: float,
-    chosen: str,
-    gradients: bool,
+def test_the_device_says_which_bits_are_its_fastest(
+    monkeypatch: pytest.MonkeyPatch, device: str, capability: tuple[int, int], has_bytes: bool, expected: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: has_bytes)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert precision._native(torch.device(device)) == expected
+
+
+@pytest.mark.parametrize("ability", ["_is_vnni_supported", "_is_amx_tile_supported"])
+def test_either_kind_of_byte_instructions_will_do_and_a_torch_that_forgot_them_has_none(
+    monkeypatch: pytest.MonkeyPatch, ability: str
+) -> None:
+    abilities = {"_is_vnni_supported", "_is_amx_tile_supported"}
+    for name in abilities:
+        monkeypatch.setattr(torch.cpu, name, lambda name=name: name == ability, raising=False)
+    assert multiplies_bytes(torch.device("cpu"))
+    assert not multiplies_bytes(torch.device("meta"))
+    for name in abilities:
+        monkeypatch.delattr(torch.cpu, name)
+    assert not multiplies_bytes(torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("native", "allowed", "bound", "expected"),
+    [
+        ("float32", ["float16"], 0.5, "float32"),
+        ("float16", [], 0.5, "float32"),
+        ("float16", ["bfloat16", "int8"], 0.5, "float32"),
+        ("float16", ["float16", "int8"], 0.5, "float16"),
+        ("float16", ["float16"], 1e-9, "float32"),
+    ],
+)
+def test_auto_takes_fewer_bits_where_allowed_and_changing_little(
+    network: Network, monkeypatch: pytest.MonkeyPatch, native: str, allowed: list[str], bound: float, expected: str
 ) -> None:
     monkeypatch.setattr(precision, "_native", lambda _: native)
     monkeypatch.setattr(precision, "_FAITHFUL", bound)
-    rate = lambda network, *_: 1.0 if network.dtype == torch.float32 else speed  # noqa: E731
-    monkeypatch.setattr(precision, "images_per_second", rate)
-    assert fastest(network, SIZE, gradients, ["float16", "int8"]) == chosen
-    assert network.dtype == torch.float32
+    assert taken(network, allowed) == expected
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.25, 0.0])
 def test_the_error_of_fewer_bits_is_relative_to_the_logits_in_float32(network: Network, factor: float) -> None:
-    with network.computing(faster=lambda inputs: factor * network.model(inputs)):
-        assert precision._error(network) == pytest.approx(abs(factor - 1), abs=1e-6)
+    class Scaled(nn.Module):
+        def forward(self, inputs: Tensor) -> Tensor:
+            logits: Tensor = network.model(inputs)
+            return factor * logits
+
+    fewer = FewerBits(network, Network(network.member, Scaled()), "float16")
+    assert precision._error(fewer) == pytest.approx(abs(factor - 1), abs=1e-6)
 
 
 def test_auto_leaves_out_what_exceeds_float16(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "_native", lambda _: ["float16"])
-    monkeypatch.setattr(precision, "images_per_second", lambda network, *_: 1.0 + (network.dtype == torch.float16))
-    assert fastest(network, SIZE, True, ["float16"]) == "float16"
+    monkeypatch.setattr(precision, "_native", lambda _: "float16")
+    assert taken(network, ["float16"]) == "float16"
     next(network.model.parameters()).data.mul_(1e6)
-    assert fastest(network, SIZE, True, ["float16"]) == "float32"
+    assert taken(network, ["float16"]) == "float32"
 
 
-def test_labels_are_those_of_float32_whatever_the_precision(network: Network, images: Tensor) -> None:
-    exact = network(images)
-    set_precision(network, "bfloat16", 5)
-    network.faster = lambda inputs: torch.zeros(len(inputs), 5)
-    assert torch.equal(network.exactly(images), exact)
-    assert network.dtype == torch.bfloat16
-    assert not network(images).any()
+class Blocks(nn.Module):
+    """Blocks of two convolutions of so many channels, their halves exchanged in float32 between blocks or not at all."""
+
+    def __init__(self, channels: int, shuffled: bool) -> None:
+        super().__init__()
+        convolutions = [nn.Conv2d(channels, channels, 3, padding=1) for _ in range(6)]
+        self.stem, self.body = nn.Conv2d(3, channels, 3), nn.ModuleList(convolutions)
+        self.head, self.shuffled = nn.Linear(channels, 5), shuffled
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        x = self.stem(inputs)
+        for number, convolution in enumerate(self.body):
+            x = convolution(x).relu()
+            if self.shuffled and number % 2:
+                x = torch.cat(x.chunk(2, 1)[::-1], 1)
+        found: Tensor = self.head(x.mean((2, 3)))
+        return found
 
 
 @pytest.mark.parametrize(
-    ("explainer", "gradients", "allowed"),
-    [("lime", False, {"bfloat16", "float16", "int8"}), ("smoothgrad", True, {"float16"})],
+    ("channels", "shuffled", "products"),
+    [
+        (8, False, 6 * 9 * 8),  # one conversion, of the stem's result
+        (8, True, 6 * 9 * 8 / 3),
+        (4, True, 6 * 9 * 4 / 3),
+        (32, True, 6 * 9 * 32 / 3),
+    ],
+)
+def test_bytes_are_taken_where_there_is_enough_to_multiply_for_what_is_converted(
+    monkeypatch: pytest.MonkeyPatch, channels: int, shuffled: bool, products: float
+) -> None:
+    monkeypatch.setattr(precision, "_native", lambda _: "int8")
+    monkeypatch.setattr(precision, "_error", lambda _: 0.0)  # processors without such instructions compute nonsense
+    monkeypatch.setattr(int8, "_ALIKE", float("inf"))
+    (member,) = members_of({"net": {"library": "timm", "model": "test_resnet"}}, defaults={}, size=SIZE, resize=SIZE)
+    network = Network(member, Blocks(channels, shuffled))
+    assert products_a_conversion(Int8(network.model, noise(network)), noise(network)) == pytest.approx(products)
+    assert taken(network, ["int8"]) == ("int8" if products >= 100 else "float32")
+
+
+@pytest.mark.parametrize(
+    ("explainer", "allowed"), [("lime", {"bfloat16", "float16", "int8"}), ("smoothgrad", {"float16"})]
 )
 def test_auto_is_chosen_for_what_the_explainer_computes(
-    predicted: Project, monkeypatch: pytest.MonkeyPatch, explainer: str, gradients: bool, allowed: set[str]
+    predicted: Project, monkeypatch: pytest.MonkeyPatch, explainer: str, allowed: set[str]
 ) -> None:
     asked = []
 
-    def fastest(_network: Network, _size: int, gradients: bool, allowed: Collection[str]) -> str:
-        asked.append((gradients, {*allowed}))
-        return "float16"
+    def rule(network: Network, allowed: Collection[str], classes: int) -> Network | FewerBits:
+        asked.append({*allowed})
+        return in_precision(network, "float16", classes)
 
-    monkeypatch.setattr("xconsensus.stages.explain.fastest", fastest)
+    monkeypatch.setattr("xconsensus.stages.explain.by_rule", rule)
     predicted.done("explain", f"explainer={explainer}", "explain.precision=auto")
     found = list(predicted.outputs.rglob(f"explanations/{explainer}/*/*.safetensors"))
     assert found
     assert {read_header(path)["precision"] for path in found} == {"float16"}
-    assert all(each == (gradients, allowed) for each in asked)
+    assert asked == [allowed] * 4
 
 
 def explained(project: Project, explainer: str, kind: str, name: str = "") -> tuple[dict[Path, Tensor], str]:
@@ -147,12 +216,8 @@ def equal(one: dict[Path, Tensor], other: dict[Path, Tensor]) -> bool:
 def test_an_image_that_exceeds_float16_is_explained_in_float32(
     predicted: Project, monkeypatch: pytest.MonkeyPatch, explainer: str
 ) -> None:
-    forward = Network.forward
-
-    def exceeding(self: Network, inputs: Tensor) -> Tensor:
-        return forward(self, inputs) * (torch.nan if self.dtype == torch.float16 else 1)
-
-    monkeypatch.setattr(Network, "forward", exceeding)
+    forward = In16Bits.forward
+    monkeypatch.setattr(In16Bits, "forward", lambda self, inputs: forward(self, inputs) * torch.nan)
     exact, quiet = explained(predicted, explainer, "float32")
     found, said = explained(predicted, explainer, "float16")
     assert exact
@@ -171,62 +236,45 @@ def test_an_image_that_fewer_bits_change_too_much_is_explained_in_float32(
         assert equal(found, exact) == ("as bfloat16 spoilt them" in said) == (name == "strict")
 
 
-def test_auto_is_what_the_first_job_found_though_it_has_written_nothing_yet(
+def test_explanations_of_another_machine_s_bits_are_not_mixed_with_this_one_s(
     predicted: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = iter(["bfloat16", *["float32"] * 20])
-    monkeypatch.setattr("xconsensus.stages.explain.fastest", lambda *_: next(found))
-    job = ("explain", "explainer=lime", "explain.precision=auto", "committee.only=[first]")
+    def rule(precision: str) -> None:
+        here = lambda network, _, classes: in_precision(network, precision, classes)  # noqa: E731
+        monkeypatch.setattr("xconsensus.stages.explain.by_rule", here)
+
+    job = ("explain", "explainer=lime", "explain.precision=auto", "committee.only=[first]", "explain.shard_images=2")
+    rule("bfloat16")
     predicted.done(*job)
-    made = list(predicted.outputs.rglob("explanations/lime/first/*.safetensors"))
-    for path in made:
-        path.unlink()
+    folder = predicted.outputs / "pets/explanations/lime/first"
+    made = sorted(folder.iterdir())
+    rule("float32")
+    predicted.done(*job)  # nothing is missing
+    made[1].unlink()
+    before = predicted.files()
+    outcome = predicted.run(*job)
+    assert outcome.code == 2
+    (line,) = outcome.errors
+    assert str(folder) in line
+    assert "holds explanations in bfloat16, and this run takes float32" in line
+    assert predicted.files() == before
+    rule("bfloat16")
     predicted.done(*job)
-    assert made
     assert {read_header(path)["precision"] for path in made} == {"bfloat16"}
+    predicted.done(*job[:2], *job[3:], "explain.precision=float32", "overwrite=true")  # as the line says
+    assert {read_header(path)["precision"] for path in made} == {"float32"}
 
 
-def test_a_compiled_network_sees_batches_of_one_size_only() -> None:
-    sizes = []
-
-    def run(inputs: Tensor) -> Tensor:
-        sizes.append(len(inputs))
-        return inputs.flatten(1)[:, :2]
-
-    images = torch.randn(10, 3, 4, 4)
-    padded = Padded(run, 4)
-    assert torch.equal(torch.cat([padded(part) for part in images.split(4)]), images.flatten(1)[:, :2])
-    assert sizes == [4, 4, 4]
-
-
-def test_few_passes_are_not_worth_compiling(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "compile", lambda *_, **__: pytest.fail("compiled"))
-    assert not compile_if_worth(network, SIZE, 4, passes=100)
-    assert network.faster is None
-
-
-def test_a_compiler_that_fails_leaves_the_network_as_it_was(
-    network: Network, images: Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise RuntimeError("no compiler")
-
-    before = network(images)
-    monkeypatch.setattr(torch, "compile", fail)
-    assert not compile_if_worth(network, SIZE, 4, passes=10**12)
-    assert torch.equal(network(images), before)
-
-
-@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("c++")), reason="torch.compile needs a C++ compiler")
-def test_compiling_changes_no_result_beyond_rounding(
-    network: Network, images: Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = network(images)
-    monkeypatch.setattr(precision, "_WORTH", 0.0)  # whatever the times here
-    assert compile_if_worth(network, SIZE, 4, passes=10**12)
-    with torch.inference_mode():
-        after = torch.cat([network(part) for part in images.split(4)])
-    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("explainer", ["lime", "smoothgrad"])
+def test_a_shard_of_lime_says_how_far_fewer_bits_went(predicted: Project, explainer: str) -> None:
+    for kind in ("float32", "bfloat16"):
+        explained(predicted, explainer, kind)
+        for path in predicted.outputs.rglob(f"explanations/{explainer}_{kind}/*/*.safetensors"):
+            fields = load_file(path)
+            assert ("rounding" in fields) == (explainer == "lime")
+            if explainer == "lime":
+                assert fields["rounding"].dtype == torch.float64
+                assert (fields["rounding"] > 0).any() == (kind == "bfloat16")
 
 
 @pytest.fixture
@@ -294,13 +342,16 @@ def test_out_of_memory_in_training_says_what_to_lower(untrained: Project, monkey
     assert "member resnet: out of memory in training: lower finetune.batch_size" in line
 
 
-@pytest.mark.parametrize("gradients", [False, True])
-def test_rates_are_positive(network: Network, gradients: bool) -> None:
-    assert images_per_second(network, SIZE, 2, gradients) > 0
-
-
-@pytest.mark.parametrize(("key", "value"), [("precision", "float64"), ("compile", "always")])
-def test_unknown_words_are_refused(photographs: Project, key: str, value: str) -> None:
-    outcome = photographs.run("explain", f"explain.{key}={value}")
+def test_an_unknown_precision_is_refused(photographs: Project) -> None:
+    outcome = photographs.run("explain", "explain.precision=float64")
     assert outcome.code == 2
-    assert f"explain.{key}={value}" in outcome.errors[0]
+    assert "explain.precision=float64" in outcome.errors[0]
+
+
+def test_base_has_every_removed_key_as_null_or_the_command_line_would_not_know_it() -> None:
+    base = OmegaConf.load(Path(__file__).parents[1] / "conf/base.yaml")
+    assert isinstance(base, DictConfig)
+    for key in REMOVED:
+        group, name = key.split(".")
+        assert name in base[group]
+        assert base[group][name] is None

@@ -8,10 +8,10 @@ from scipy import stats
 from torch import Tensor, nn
 
 from xconsensus import explainers
+from xconsensus.arithmetic.fewer_bits import In16Bits
 from xconsensus.errors import InputError
 from xconsensus.explainers import SmoothGrad
 from xconsensus.explainers.explanation import Image
-from xconsensus.explainers.smoothgrad import gradients
 from xconsensus.members.member import Member
 from xconsensus.members.network import Network
 from xconsensus.seeding import generator
@@ -137,7 +137,7 @@ def test_signed_gradients_are_averaged_before_the_absolute_value() -> None:
     explanation = SmoothGrad(samples, noise)(network, image, 10)
     inputs = inputs_by_hand(image)
     noisy = inputs + noise * (inputs.max() - inputs.min()) * noise_of(image, samples)
-    each = torch.stack([gradients(network, one[None], explanation.predicted)[0] for one in noisy])
+    each = torch.stack([network.gradients(one[None], explanation.predicted)[0] for one in noisy])
     signed, unsigned = each.mean(0).abs().sum(0), each.abs().mean(0).sum(0)
     torch.testing.assert_close(explanation.values, signed, rtol=1e-4, atol=1e-9)
     assert (unsigned - signed).max() > 0.1 * signed.max()
@@ -147,7 +147,7 @@ def test_gradients_are_the_finite_differences_of_the_probability() -> None:
     network = network_of(small_model()).double()
     inputs = inputs_by_hand(image_of(6)).double()[None]
     probability = probability_of(network.model, 2)
-    gradient = gradients(_Double(network), inputs, 2)[0]
+    gradient = _Double(network).gradients(inputs, 2)[0]
     step = 1e-5
     for place in [(0, 0, 0), (1, 12, 7), (2, 20, 20)]:
         moved = torch.zeros_like(inputs)
@@ -161,9 +161,8 @@ def test_gradients_of_any_probability_fit_into_float16(bias: float) -> None:
     model = small_model()
     model.get_parameter("5.bias").data[2] += bias
     network, inputs = network_of(model), inputs_by_hand(image_of(6))[None]
-    exact = gradients(network, inputs, 2)
-    network.dtype = torch.float16
-    rounded = gradients(network, inputs, 2)
+    exact = network.gradients(inputs, 2)
+    rounded = network_of(In16Bits(model, torch.float16)).gradients(inputs, 2)
     assert float(exact.abs().max()) < 10.0 ** (bias / 3)  # far below what float16 holds
     assert torch.linalg.vector_norm(rounded - exact) <= 0.01 * torch.linalg.vector_norm(exact)
 

@@ -4,7 +4,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.nn.utils.parametrize import is_parametrized
+
+from xconsensus.members.network import Network
 
 _TOLERANCE = 1e-3  # of the largest logit; folding itself changes some 1e-6
 
@@ -16,6 +19,14 @@ class _Pair:
     convolution: nn.Conv2d
     name: str
     norm: nn.BatchNorm2d
+
+
+def fold(network: Network) -> Network:
+    """The network, in place, with batch normalisation folded: faster, and not to be trained any more."""
+    size = network.member.input_size
+    noise = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    fold_batch_norms(network.model, noise.to(network.device))
+    return network
 
 
 def fold_batch_norms(model: nn.Module, inputs: Tensor) -> int:
@@ -74,15 +85,17 @@ def _fold(pair: _Pair) -> None:
     convolution, norm = pair.convolution, pair.norm
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    scale = (norm.running_var.double() + norm.eps).rsqrt()
-    if norm.affine:
-        scale = scale * norm.weight.double()
-    bias = -norm.running_mean.double() if convolution.bias is None else convolution.bias - norm.running_mean.double()
-    shift = bias * scale + (norm.bias.double() if norm.affine else 0)
-    weight = (convolution.weight.double() * scale.view(-1, 1, 1, 1)).to(convolution.weight.dtype)
+    bias = None if convolution.bias is None else convolution.bias.double()
+    weight, bias = (  # in float64, rounded once
+        each.to(convolution.weight.dtype)
+        for each in fuse_conv_bn_weights(
+            *(convolution.weight.double(), bias, norm.running_mean.double(), norm.running_var.double()),
+            *(norm.eps, norm.weight, norm.bias),
+        )
+    )
     weight = weight.contiguous(memory_format=torch.channels_last)
     convolution.weight = nn.Parameter(weight, requires_grad=False)
-    convolution.bias = nn.Parameter(shift.to(weight.dtype), requires_grad=False)
+    convolution.bias = nn.Parameter(bias, requires_grad=False)
 
 
 def _what_remains(norm: nn.BatchNorm2d) -> nn.Module:

@@ -8,7 +8,6 @@ Nagel et al. 2019, doi:10.1109/ICCV.2019.00141): of an image's own network littl
 
 import copy
 import operator
-import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +18,9 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrize import is_parametrized
 
+from xconsensus.arithmetic import onednn
+from xconsensus.arithmetic.byte_layers import ByteConv2d, Scale, ToBytes, channel_means
+
 # activations that a convolution of bytes computes itself, as oneDNN names them
 _MODULES = {nn.ReLU: "relu", nn.ReLU6: "hardtanh", nn.SiLU: "swish", nn.Hardswish: "hardswish"}
 _CALLS: dict[Callable[..., Any] | str, str] = {
@@ -27,97 +29,10 @@ _CALLS: dict[Callable[..., Any] | str, str] = {
     F.silu: "swish",
     F.hardswish: "hardswish",
 }
-_LEVELS = 255  # the largest byte
 _ALIKE = 0.5  # the logits' relative error that no network rounded right comes near
 
 
-def multiplies_bytes(device: torch.device) -> bool:
-    """Whether the device has instructions for it (VNNI); oneDNN's results overflow without."""
-    return device.type == "cpu" and torch.cpu._is_vnni_supported()
-
-
-@dataclass
-class Scale:
-    """What a tensor's bytes stand for: (byte - zero) * step."""
-
-    step: float = 1.0
-    zero: int = 0
-
-    def cover(self, low: float, high: float) -> None:
-        """Let bytes reach from ``low`` to ``high``, and have 0 among their values, which padding needs."""
-        low, high = min(low, 0.0), max(high, 0.0)
-        self.step = max((high - low) / _LEVELS, 1e-30)
-        self.zero = round(-low / self.step)
-
-
-def in_one_pass(values: Tensor, scale: Scale) -> Tensor:
-    """The nearest bytes (uint8) of float32 values, of the same shape, by a type of torch's that is to be removed."""
-    packed = torch.quantize_per_tensor(values, scale.step, scale.zero, torch.quint8)
-    return torch.empty(0, dtype=torch.uint8).set_(packed.untyped_storage(), 0, packed.shape, packed.stride())
-
-
-def in_three_passes(values: Tensor, scale: Scale) -> Tensor:
-    """The same in four times as long, for when it is."""
-    half_up = torch.tensor(scale.zero + 0.5)  # conversion to bytes rounds down
-    return torch.add(half_up, values, alpha=1 / scale.step).clamp_(0, _LEVELS).to(torch.uint8)
-
-
-to_bytes = in_one_pass if hasattr(torch, "quantize_per_tensor") else in_three_passes
-warnings.filterwarnings("ignore", "torch.quantize_per_tensor", UserWarning)
-
-
-class ToBytes(nn.Module):
-    """`to_bytes` as a step of a graph."""
-
-    def __init__(self, scale: Scale) -> None:
-        super().__init__()
-        self.scale = scale
-
-    def forward(self, values: Tensor) -> Tensor:
-        """uint8 of the same shape."""
-        return to_bytes(values, self.scale)
-
-
-class ByteConv2d(nn.Module):
-    """A convolution of bytes (N, C, H, W) with its activation, to bytes of the scale ``result``, or to float32."""
-
-    def __init__(self, convolution: nn.Conv2d, activation: str, source: Scale, result: Scale | None) -> None:
-        super().__init__()
-        self.activation, self.source, self.result = activation, source, result
-        weight = convolution.weight.detach().float()
-        steps = weight.abs().amax((1, 2, 3)).clamp_min(1e-30) / 127  # one a channel of the result
-        self.geometry = [list(convolution.stride), list(convolution.padding), list(convolution.dilation)]
-        self.groups = convolution.groups
-        rounded = (weight / steps.view(-1, 1, 1, 1)).round().to(torch.int8)
-        # the step and zero given here decide nothing: they are given anew with each call
-        self.weight = torch.ops.onednn.qconv_prepack(rounded, steps, 1.0, 1, *self.geometry, self.groups, None)
-        self.steps, self.zeros = steps, torch.zeros(len(weight), dtype=torch.int64)
-        self.exact_bias = torch.zeros(len(weight)) if convolution.bias is None else convolution.bias.detach().float()
-        self.bias = self.exact_bias
-        self.means: Tensor | None = None
-
-    def expect(self, means: Tensor) -> None:
-        """Choose the bias at the next call so that the result before the activation has these ``means`` (C,)."""
-        self.means, self.bias = means, self.exact_bias
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """uint8 or float32 (N, C', H', W')."""
-        if self.means is not None:
-            self.bias = self.exact_bias + self.means - _means(self._convolve(inputs, None, "none"))
-            self.means = None
-        return self._convolve(inputs, self.result, self.activation)
-
-    def _convolve(self, inputs: Tensor, result: Scale | None, activation: str) -> Tensor:
-        kind, to = (torch.float32, Scale()) if result is None else (torch.uint8, result)
-        found: Tensor = torch.ops.onednn.qconv2d_pointwise(
-            *(inputs, self.source.step, self.source.zero, self.weight, self.steps, self.zeros, self.bias),
-            *(*self.geometry, self.groups, to.step, to.zero, kind),
-            *(activation, [0.0, 6.0] if activation == "hardtanh" else [], ""),
-        )
-        return found
-
-
-class Int8:
+class Int8(nn.Module):
     """A model with convolutions of bytes in place of its own, which it leaves as they are.
 
     Called with normalised inputs (N, 3, H, W), float32, it gives logits (N, classes), float32, after `calibrate`.
@@ -126,6 +41,7 @@ class Int8:
     """
 
     def __init__(self, model: nn.Module, inputs: Tensor) -> None:
+        super().__init__()
         self.exact = _graph(model)
         self.rounded, self.scales = _with_bytes(self.exact)
         with torch.inference_mode():
@@ -134,7 +50,7 @@ class Int8:
         if not error <= _ALIKE:  # also of NaN
             raise ValueError("8 bits are too few for it")
 
-    def __call__(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor) -> Tensor:
         logits: Tensor = self.rounded(inputs)
         return logits
 
@@ -182,12 +98,8 @@ class _Seen(fx.Interpreter):
             low, high = result.movedim(1, -1).aminmax()  # in the order of memory, or it would be copied
             self.scales[n.name].cover(float(low), float(high))
         if n.op == "call_module" and isinstance(self.submodules[str(n.target)], nn.Conv2d):
-            self.means[str(n.target)] = _means(result)
+            self.means[str(n.target)] = channel_means(result)
         return result
-
-
-def _means(values: Tensor) -> Tensor:
-    return values.mean((0, 2, 3))
 
 
 @dataclass(frozen=True)
@@ -238,7 +150,9 @@ def _steps(model: fx.GraphModule) -> list[_Step]:
     modules = dict(model.named_modules())
     calls = Counter(node.target for node in model.graph.nodes if node.op == "call_module")
     nodes = [n for n in model.graph.nodes if n.op == "call_module" and isinstance(modules[n.target], nn.Conv2d)]
-    return [_step(node, modules) for node in nodes[1:] if calls[node.target] == 1 and _plain(node, modules)]
+    able = [node for node in nodes[1:] if calls[node.target] == 1 and _plain(node, modules)]
+    activated = [(node, *_activation(node, modules)) for node in able]
+    return [_Step(node, last or node, activation) for node, last, activation in activated]
 
 
 def _plain(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
@@ -247,12 +161,6 @@ def _plain(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     assert isinstance(module, nn.Conv2d)
     own = type(module).forward is nn.Conv2d.forward and not is_parametrized(module)
     return own and module.padding_mode == "zeros" and isinstance(module.padding, tuple) and len(node.args) == 1
-
-
-def _step(node: fx.Node, modules: dict[str, nn.Module]) -> _Step:
-    """The convolution with its activation, if that alone takes its result."""
-    last, activation = _activation(node, modules)
-    return _Step(node, last or node, activation)
 
 
 def _activation(node: fx.Node, modules: dict[str, nn.Module]) -> tuple[fx.Node | None, str]:
@@ -282,14 +190,7 @@ def _sum_in_place(node: fx.Node, modules: dict[str, nn.Module]) -> None:
         return
     activated, name = _activation(total, modules)
     own, other = total.args
-    total.target, total.args = add_to, (node, other if own is node else own, name == "relu")
+    total.target, total.args = onednn.add_to, (node, other if own is node else own, name == "relu")
     if activated and name == "relu":
         activated.replace_all_uses_with(total)
         node.graph.erase_node(activated)
-
-
-def add_to(own: Tensor, other: Tensor | float, relu: bool) -> Tensor:
-    """The sum, or its ReLU, in place of ``own`` if that holds it: a new tensor takes longer than the addition."""
-    if not isinstance(other, Tensor) or other.dtype != own.dtype or other.shape != own.shape:
-        return F.relu(own + other) if relu else own + other
-    return torch.ops.aten._add_relu_(own, other) if relu else own.add_(other)

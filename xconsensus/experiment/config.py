@@ -43,8 +43,6 @@ def plain(config: DictConfig, say: bool = True) -> dict[str, Any]:
     _check(values)
     if values["progress"] not in MODES:
         raise InputError(f"progress={values['progress']} is none of {', '.join(MODES)}")
-    if values["explain"]["compile"] not in ("auto", "never"):
-        raise InputError(f"explain.compile={values['explain']['compile']} is neither auto nor never")
     if (precision := values["explain"]["precision"]) not in ("auto", *PRECISIONS):
         raise InputError(f"explain.precision={precision} is unknown{nearest(precision, ['auto', *PRECISIONS])}")
     if values["on_bad_image"] not in ("stop", "skip"):

@@ -12,6 +12,7 @@ REMOVED: Mapping[str, tuple[object, str]] = {
     "finetune.schedule": ("cosine", "the rate falls as a cosine, from finetune.learning_rate to 0"),
     "finetune.keep": ("last", "the last epoch's weights are kept; give finetune.epochs=N to end earlier"),
     "finetune.validation": (ANY, "no training image is held out"),
+    "explain.compile": ("never", "networks are not compiled any more; explain.precision=auto makes them faster"),
     "finetune.label_smoothing": (0.0, "training is without it, as in the paper; raise finetune.weight_decay instead"),
 }
 
@@ -29,4 +30,4 @@ def take_removed(values: dict[str, Any], say: bool = True) -> None:
         if neutral is not ANY and given != neutral:
             raise InputError(f"{key}={given} was taken out: {instead}")
         if say:
-            log.info(f"{key}={given} was taken out and changes nothing: leave it away")
+            log.info(f"{key}={given} was taken out and changes nothing: leave it out")

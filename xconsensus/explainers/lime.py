@@ -10,24 +10,28 @@ import torch
 from torch import Tensor
 
 from xconsensus.errors import InputError, nearest
-from xconsensus.explainers.explanation import Explanation, Image
+from xconsensus.explainers.explanation import Classifier, Explanation, Image
 from xconsensus.explainers.gaussian_process import fit_process
-from xconsensus.explainers.masks import SAMPLINGS, check_tolerance, draw_masks, even_batches, steps
+from xconsensus.explainers.masks import (
+    SAMPLINGS,
+    check_tolerance,
+    draw_masks,
+    draw_population,
+    even_batches,
+    sample_counts,
+)
 from xconsensus.explainers.regression import Fit, fit
-from xconsensus.members.network import Network
 
 REGRESSIONS = ("linear", "gaussian_process")
 POPULATION = 4096  # masks on which the process is read: many times as many as samples, and no pass of a network
-CALIBRATION = 2  # perturbed images that 8-bit arithmetic is fitted to; more of them gain nothing
-CHECKED = 4  # further ones of which fewer bits are compared with float32
 
 
 @dataclass(frozen=True)
 class Lime:
     """LIME with ``samples`` perturbed images, weighted by a kernel of ``kernel_width`` on the cosine distance.
 
-    ``sampling`` is how masks are drawn: iid with ``keep_probability`` of a superpixel to stay visible, or paired or
-    hadamard (see `draw_masks`), and ``regression`` how weights follow: linear (`fit`, with the penalty ``ridge``), or
+    ``sampling`` is how masks are drawn: iid with ``keep_probability`` of a superpixel to stay visible, or hadamard
+    (see `draw_masks`), and ``regression`` how weights follow: linear (`fit`, with the penalty ``ridge``), or
     gaussian_process (`fit_process`), which estimates the same weights from a quarter of the samples. With a
     ``tolerance`` an image gets samples until the fit's reliability (see `fit`) reaches it: a quarter, half, all,
     double, then four times ``samples``. ``target`` is the class explained: the one ``predicted`` on the unperturbed
@@ -48,6 +52,8 @@ class Lime:
     def __post_init__(self) -> None:
         if self.samples < 2:
             raise InputError(f"explainer.samples={self.samples}: LIME needs at least 2")
+        if self.sampling == "paired":
+            raise InputError("explainer.sampling=paired was taken out: hadamard needs fewer samples at every count")
         if self.sampling not in SAMPLINGS:
             raise InputError(f"explainer.sampling={self.sampling} is unknown{nearest(self.sampling, SAMPLINGS)}")
         if not 0 < self.keep_probability < 1:
@@ -66,61 +72,42 @@ class Lime:
         check_target(self.target)
 
     def passes(self) -> tuple[int, int]:
-        return self.samples, 0
+        return self.samples + 1, 0
 
-    def __call__(self, network: Network, image: Image, batch_size: int) -> Explanation:
-        """One weight a superpixel; fields: ``r2``, ``intercept``, ``reliability`` of the fit, ``samples`` it took, and
-        ``rounding`` (see `rounding`), 0 in float32.
+    def __call__(self, network: Classifier, image: Image, batch_size: int) -> Explanation:
+        """One weight a superpixel, (K,); fields: ``r2``, ``intercept`` and ``reliability`` of the fit, and ``samples``
+        it took.
         """
         assert image.segments is not None
-        pixels = torch.from_numpy(image.pixels).permute(2, 0, 1)
-        whole, blank = (
-            network.normalise(part.to(network.device)) for part in (pixels, mean_colours(pixels, image.segments))
-        )
-        original, hidden = whole.to(network.dtype), blank.to(network.dtype)
-        segments = image.segments.to(network.device)
-        superpixels, generator = int(image.segments.max()) + 1, image.generator()
-
-        def probabilities(masks: Tensor) -> Tensor:
-            batches = even_batches(masks, batch_size)
-            with torch.inference_mode():
-                found = [network(perturb(original, hidden, segments, rows.to(network.device))) for rows in batches]
-                return torch.cat([logits.softmax(1).cpu() for logits in found])
-
-        first, *more = steps(self.samples, self.tolerance)
-        masks = draw_masks(first, superpixels, self.sampling, self.keep_probability, generator)
-        masks[0] = True  # the unperturbed image
-        network.calibrate(perturb(original, hidden, segments, masks[:CALIBRATION].to(network.device)))
-        outputs = probabilities(masks)
-        checked = [0, *range(CALIBRATION, min(CALIBRATION + CHECKED, first))]
-        exact = outputs[checked]
-        if not network.is_exact:
-            with torch.inference_mode():
-                shown = perturb(whole, blank, segments, masks[checked].to(network.device))
-                exact = network.exactly(shown).softmax(1).cpu()
-        predicted, probability = int(exact[0].argmax()), float(exact[0].max())
+        pixels, segments = torch.from_numpy(image.pixels).permute(2, 0, 1), image.segments.to(network.device)
+        shown = network.normalise(pixels.to(network.device))
+        hidden = network.normalise(mean_colours(pixels, image.segments).to(network.device))
+        predicted, probability = network.label(shown)
         target = predicted if self.target == "predicted" else image.label
-        outputs = outputs[:, target]
-        fields = {"rounding": rounding(outputs, (outputs[checked] - exact[:, target])[1:])}
-        fitted = self._fit(masks, outputs, image)
-        for count in more:
-            if self.tolerance is None or fitted.reliability >= self.tolerance:
-                break
-            new = draw_masks(count - len(masks), superpixels, self.sampling, self.keep_probability, generator)
-            masks, outputs = torch.cat([masks, new]), torch.cat([outputs, probabilities(new)[:, target]])
+        superpixels, draws = int(image.segments.max()) + 1, image.generator()
+        masks, outputs = torch.empty(0, superpixels, dtype=torch.bool), torch.empty(0)
+        for count in sample_counts(self.samples, self.tolerance):
+            new = draw_masks(count - len(masks), superpixels, self.sampling, self.keep_probability, draws)
+            new[0] |= len(masks) == 0  # the very first shows all
+            with torch.inference_mode():
+                batches = (rows.to(network.device) for rows in even_batches(new, batch_size))
+                logits = torch.cat([network(perturb(shown, hidden, segments, rows)) for rows in batches])
+            masks, outputs = torch.cat([masks, new]), torch.cat([outputs, logits.softmax(1)[:, target].cpu()])
             fitted = self._fit(masks, outputs, image)
-        fields |= {"r2": fitted.r2, "intercept": fitted.intercept, "reliability": fitted.reliability}
-        return Explanation(fitted.coefficients.float(), predicted, probability, fields | {"samples": float(len(masks))})
+            if self.tolerance is not None and fitted.reliability >= self.tolerance:
+                break
+        fields = {"r2": fitted.r2, "intercept": fitted.intercept, "reliability": fitted.reliability}
+        fields["samples"] = float(len(masks))
+        return Explanation(fitted.coefficients.float(), predicted, probability, fields, target)
 
     def _fit(self, masks: Tensor, outputs: Tensor, image: Image) -> Fit:
+        """The regression of ``outputs`` (n,) on ``masks`` (n, K), weighted by the kernel."""
         weights, pairs = kernel_weights(masks, self.kernel_width), self.sampling != "iid"
         if self.regression == "linear":
             return fit(masks, outputs, weights, self.ridge, pairs=pairs)
-        segments = image.segments
-        assert segments is not None
-        sampling = "iid" if self.keep_probability != 0.5 else "paired"
-        changes = changes_by_hiding(torch.from_numpy(image.pixels).permute(2, 0, 1), segments)
-        population = draw_masks(POPULATION, masks.shape[1], sampling, self.keep_probability, image.generator())
+        assert image.segments is not None
+        changes = changes_by_hiding(torch.from_numpy(image.pixels).permute(2, 0, 1), image.segments)
+        population = draw_population(POPULATION, masks.shape[1], self.keep_probability, image.generator())
         importance = kernel_weights(population, self.kernel_width)
         return fit_process(masks, outputs, weights, changes, population, importance, pairs=pairs)
 
@@ -152,14 +139,6 @@ def perturb(original: Tensor, hidden: Tensor, segments: Tensor, masks: Tensor) -
     shown = masks.gather(1, of_values.expand(len(masks), -1))
     rows = torch.where(shown, original.permute(1, 2, 0).flatten(), hidden.permute(1, 2, 0).flatten())
     return rows.view(len(masks), *segments.shape, len(original)).permute(0, 3, 1, 2)
-
-
-def rounding(outputs: Tensor, errors: Tensor) -> float:
-    """The share of fewer bits in the variance of ``outputs`` (n,) over masks: the mean square of the ``errors`` (m,) of
-    some of them, by that variance; 0 without errors.
-    """
-    square = errors.double().square().mean()
-    return float(square / outputs.double().var()) if square > 0 else 0.0
 
 
 def kernel_weights(masks: Tensor, width: float) -> Tensor:

@@ -8,29 +8,37 @@ from torch import Tensor
 
 from xconsensus.errors import InputError, check_type
 
-SAMPLINGS = ("iid", "paired", "hadamard")
+SAMPLINGS = ("iid", "hadamard")
 
 
 def draw_masks(samples: int, superpixels: int, sampling: str, keep: float, generator: torch.Generator) -> Tensor:
     """Masks (samples, superpixels), bool, True where a superpixel is visible.
 
-    iid: independent with probability ``keep``. paired: each mask is followed by its complement, as KernelSHAP draws
-    coalitions (Covert and Lee 2021, arXiv:2012.01536), so that effects of even order do not alias with single
-    superpixels. hadamard: pairs too, of rows of a Hadamard matrix with random columns, signs and order of rows, a
-    two-level design with fold-over (Plackett and Burman 1946, doi:10.1093/biomet/33.4.305), so that effects of
-    single superpixels do not alias with each other either. Both show each superpixel in half of the masks.
+    iid: independent with probability ``keep``. hadamard: pairs of a mask and its complement, of rows of a Hadamard
+    matrix with random columns, signs and order of rows, a two-level design with fold-over (Plackett and Burman 1946,
+    doi:10.1093/biomet/33.4.305), so that effects of single superpixels alias neither with each other nor with effects
+    of even order. It shows each superpixel in half of the masks.
     """
     if sampling == "iid":
         return torch.rand(samples, superpixels, generator=generator) < keep
-    pairs = -(-samples // 2)
-    if sampling == "paired":
-        halves = torch.rand(pairs, superpixels, generator=generator) < 0.5
-    else:
-        halves = torch.empty(0, superpixels, dtype=torch.bool)
-        while len(halves) < pairs:
-            halves = torch.cat([halves, _hadamard_rows(superpixels, generator)])
-        halves = halves[:pairs]
-    return torch.stack([halves, ~halves], dim=1).flatten(0, 1)[:samples]
+    rows = torch.empty(0, superpixels, dtype=torch.bool)
+    while 2 * len(rows) < samples:
+        rows = torch.cat([rows, _hadamard_rows(superpixels, generator)])
+    return _with_complements(rows, samples)
+
+
+def draw_population(samples: int, superpixels: int, keep: float, generator: torch.Generator) -> Tensor:
+    """Masks (samples, superpixels), bool, independent with probability ``keep``; of one half, each followed by its
+    complement, as KernelSHAP draws coalitions (Covert and Lee 2021, arXiv:2012.01536).
+    """
+    if keep != 0.5:
+        return draw_masks(samples, superpixels, "iid", keep, generator)
+    return _with_complements(torch.rand(-(-samples // 2), superpixels, generator=generator) < 0.5, samples)
+
+
+def _with_complements(masks: Tensor, samples: int) -> Tensor:
+    """The first ``samples`` of the masks, each followed by its complement."""
+    return torch.stack([masks, ~masks], dim=1).flatten(0, 1)[:samples]
 
 
 def _hadamard_rows(superpixels: int, generator: torch.Generator) -> Tensor:
@@ -65,7 +73,7 @@ def _doublings(order: int, least: int) -> int:
     return max(0, math.ceil(math.log2(least / order)))
 
 
-def steps(samples: int, tolerance: float | None) -> list[int]:
+def sample_counts(samples: int, tolerance: float | None) -> list[int]:
     """Numbers of samples after which an explanation may stop: ``samples``, or from a quarter to four times as many."""
     if tolerance is None:
         return [samples]

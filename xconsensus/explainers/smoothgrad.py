@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 
 from xconsensus.errors import InputError
-from xconsensus.explainers.explanation import Explanation, Image
+from xconsensus.explainers.explanation import Classifier, Explanation, Image
 from xconsensus.explainers.lime import check_target
-from xconsensus.explainers.masks import check_tolerance, even_batches, steps
-from xconsensus.members.network import Network
+from xconsensus.explainers.masks import check_tolerance, even_batches, sample_counts
 
 
 @dataclass(frozen=True)
@@ -39,40 +38,37 @@ class SmoothGrad:
     def passes(self) -> tuple[int, int]:
         return self.samples + 1, self.samples
 
-    def __call__(self, network: Network, image: Image, batch_size: int) -> Explanation:
-        """One value a pixel, (H, W): the signed mean over the noise, then absolute, then the sum over channels.
+    def __call__(self, network: Classifier, image: Image, batch_size: int) -> Explanation:
+        """One value a pixel, (H, W), float32, of class c's probability p_c on the normalised image x:
 
-        Fields: ``reliability`` of the map (see `reliability`) and ``samples`` it took.
+        M(x) = sum over channels of |1/n sum_i d p_c(x + e_i) / dx|,  e_i ~ N(0, s^2),  s = noise (max x - min x)
+
+        Fields: ``reliability`` of the map (see `halves_reliability`) and ``samples`` it took.
         """
         inputs = network.normalise(torch.from_numpy(image.pixels).to(network.device).permute(2, 0, 1))
-        with torch.no_grad():
-            probabilities = network.exactly(inputs[None]).softmax(1)[0]
-        predicted = int(probabilities.argmax())
+        predicted, probability = network.label(inputs)
         target = predicted if self.target == "predicted" else image.label
         deviation = self.noise * (inputs.max() - inputs.min())
         # drawn where they are used: on a GPU a draw of the CPU would take longer than the gradient
-        generator = torch.Generator(network.device).manual_seed(image.generator().initial_seed())
-        # of the samples with even and with odd numbers, in the gradients' form
-        sums = torch.zeros(2, *inputs.shape, dtype=torch.float64, device=network.device)
-        sums = sums.contiguous(memory_format=torch.channels_last)
-        done, agreement = 0, 0.0
-        for count in steps(self.samples, self.tolerance):
+        draws = torch.Generator(network.device).manual_seed(image.generator().initial_seed())
+        # sums over the samples with even and with odd numbers, in the gradients' form
+        halves = torch.zeros(2, *inputs.shape, dtype=torch.float64, device=network.device)
+        halves, done = halves.contiguous(memory_format=torch.channels_last), 0
+        for count in sample_counts(self.samples, self.tolerance):
             for numbers in even_batches(torch.arange(done, count), batch_size):
                 # one draw a sample: the values of a larger draw would depend on the batch size
-                noise = [torch.randn(inputs.shape, generator=generator, device=network.device) for _ in numbers]
-                found = gradients(network, inputs + deviation * torch.stack(noise), target)
+                noise = [torch.randn(inputs.shape, generator=draws, device=network.device) for _ in numbers]
+                found = network.gradients(inputs + deviation * torch.stack(noise), target)
                 for half in (0, 1):
-                    sums[half] += found[(half - int(numbers[0])) % 2 :: 2].sum(0)
-            done = count
-            agreement = reliability(*(half.abs().sum(0) for half in sums))
+                    halves[half] += found[(half - int(numbers[0])) % 2 :: 2].sum(0)
+            done, agreement = count, halves_reliability(*halves.abs().sum(1))
             if self.tolerance is not None and agreement >= self.tolerance:
                 break
-        values = (sums.sum(0) / done).abs().sum(0)
-        fields = {"reliability": agreement, "samples": float(done)}
-        return Explanation(values.float().cpu(), predicted, float(probabilities[predicted]), fields)
+        values = (halves.sum(0) / done).abs().sum(0).float().cpu()
+        return Explanation(values, predicted, probability, {"reliability": agreement, "samples": float(done)}, target)
 
 
-def reliability(first: Tensor, second: Tensor) -> float:
+def halves_reliability(first: Tensor, second: Tensor) -> float:
     """The correlation to expect between a map and one of as many other samples, in -1..1, from the maps of its halves.
 
     The halves' correlation r, stepped up to the full length: 2 r / (1 + r) (Spearman 1910 and Brown 1910,
@@ -84,18 +80,3 @@ def reliability(first: Tensor, second: Tensor) -> float:
         return 0.0
     r = float((centred[0] @ centred[1]) / scale)
     return 2 * r / (1 + r) if r > -1 / 3 else -1.0
-
-
-def gradients(network: Network, inputs: Tensor, target: int) -> Tensor:
-    """Gradient of the softmax probability of class ``target`` by each normalised input, (n, 3, H, W) like them.
-
-    Between logits and inputs each image's is scaled to a largest number of 1: that of a probability near 0 or 1 is too
-    small for float16.
-    """
-    inputs = inputs.detach().contiguous(memory_format=torch.channels_last).requires_grad_()  # as the network reads them
-    logits = network(inputs)
-    probability = logits.softmax(1)[:, target]
-    by_logits = torch.autograd.grad(probability.sum(), logits)[0]
-    scale = by_logits.abs().amax(1, keepdim=True).clamp_min(torch.finfo(by_logits.dtype).tiny)
-    by_inputs: Tensor = torch.autograd.grad(logits, inputs, by_logits / scale)[0]
-    return by_inputs.mul_(scale[:, :, None, None])

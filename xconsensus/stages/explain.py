@@ -1,7 +1,7 @@
 """explain: choose the images, cut them into superpixels, and explain every member on them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,9 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from xconsensus import explainers
-from xconsensus.arithmetic.precision import PRECISIONS, check_precision, compile_if_worth, fastest, set_precision
+from xconsensus.arithmetic.fewer_bits import FewerBits, ForImage, for_image, in_precision
+from xconsensus.arithmetic.folding import fold
+from xconsensus.arithmetic.precision import by_rule, check_precision
 from xconsensus.datasets import Record
 from xconsensus.datasets.selection import choose, right_images
 from xconsensus.errors import InputError
@@ -39,8 +41,7 @@ from xconsensus.members.member import Member
 from xconsensus.members.network import Network, network_of
 from xconsensus.progress import counter, log
 from xconsensus.seeding import generator
-from xconsensus.store.files import read_json, read_settings, write_csv, write_json
-from xconsensus.store.locks import claimed
+from xconsensus.store.files import read_settings, write_csv
 from xconsensus.store.provenance import check_settings
 from xconsensus.store.resume import discard, is_made, spoilt, turns
 from xconsensus.store.shards import Shards
@@ -229,13 +230,12 @@ def explain_member(work: Explaining, member: Member, records: Sequence[Record], 
     if not (missing := shards.missing(by_id)):
         return
     worklog.begin()
-    new_head = experiment.config["committee"]["finetune"]
-    network = network_of(member, len(experiment.dataset.classes), experiment.device, new_head)
-    network.fuse()
-    precision = _set_speed(work, network, shards, len(missing))
+    network = prepared(experiment, work.explainer, member)
+    precision = network.precision if isinstance(network, FewerBits) else "float32"
     again = 0
     with counter(title, len(missing), "images", experiment.config["progress"]) as count:
         for ids in turns(experiment.store.root, shards, [*by_id], experiment.config["explain"]["shard_images"]):
+            _check_precision(shards, precision)
             found, chunk = [], [by_id[image_id] for image_id in ids]
             for record, image in zip(chunk, ahead(work.image, chunk), strict=True):
                 explanation, in_float32 = _explain(work, network, record, image)
@@ -257,44 +257,48 @@ def _fields(found: Sequence[Explanation]) -> dict[str, Tensor]:
     }
 
 
-def _set_speed(work: Explaining, network: Network, shards: Shards, images: int) -> str:
-    """Choose precision and compilation; with auto, the precision of shards that exist stays. Returns the precision."""
-    options, (forward, backward) = work.experiment.config["explain"], work.explainer.passes()
-    precision = options["precision"]
-    if precision == "auto":
-        precision = _common_precision(work, network, shards)
-    set_precision(network, precision, len(work.experiment.dataset.classes))
-    if options["compile"] == "auto" and not backward:
-        compile_if_worth(network, work.experiment.images.size, min(work.batches.size, forward), forward * images)
-    return str(precision)
+def prepared(experiment: Experiment, explainer: Explainer, member: Member) -> Network | FewerBits:
+    """The member's network, folded, in the precision that is asked for or that follows from the device and itself."""
+    config, classes = experiment.config, len(experiment.dataset.classes)
+    network = fold(network_of(member, classes, experiment.device, config["committee"]["finetune"]))
+    if (precision := config["explain"]["precision"]) == "auto":
+        return by_rule(network, fewer_bits(explainer), classes)
+    return in_precision(network, precision, classes)
 
 
-def _common_precision(work: Explaining, network: Network, shards: Shards) -> str:
-    """The fastest precision as the first run found it: jobs on several machines are to make the same explanations."""
-    experiment, explainer = work.experiment, work.explainer
-    path = experiment.store.worklog(f"precision/{experiment.explainer_name}", network.member.name)
-    for _ in claimed(experiment.store.root, [(path, None)]):
-        found = shards.note("precision") or (read_json(path).get("precision") if path.exists() else None)
-        if str(found) not in PRECISIONS:
-            found = fastest(network, experiment.images.size, explainer.passes()[1] > 0, fewer_bits(explainer))
-            write_json(path, {"precision": found})
-    return str(found)
+def _check_precision(shards: Shards, precision: str) -> None:
+    """InputError where the first of the member's shards was computed in another precision, on another machine."""
+    if (found := shards.note("precision") or precision) != precision:
+        raise InputError(
+            f"{shards.folder}: holds explanations in {found}, and this run takes {precision}: go on where they were"
+            " made, or make all of them again with explain.precision=float32 overwrite=true"
+        )
 
 
-def _explain(work: Explaining, network: Network, record: Record, image: Image) -> tuple[Explanation, bool]:
+def _explain(work: Explaining, network: Network | FewerBits, record: Record, image: Image) -> tuple[Explanation, bool]:
     """One image and member, and whether fewer bits had spoilt it and it was computed again in float32.
 
     InputError when the member's output or the explanation is not finite in float32 either.
     """
-    compute = partial(work.explainer, network, image)
-    explanation = work.batches.compute(compute, network.member.name)
+    own = network.network if isinstance(network, FewerBits) else network
+    explanation = work.batches.compute(partial(_attempt, work.explainer, network, image), own.member.name)
     spoilt = not (_is_finite(explanation) and explanation.fields.get("rounding", 0) <= ROUNDING)
-    if spoilt and not network.is_exact:
-        with network.computing():
-            explanation = work.batches.compute(compute, network.member.name)
+    if spoilt and network is not own:
+        explanation = work.batches.compute(partial(_attempt, work.explainer, own, image), own.member.name)
     if not _is_finite(explanation):
-        raise InputError(f"member {network.member.name} returns NaN for image {record.image_id}")
+        raise InputError(f"member {own.member.name} returns NaN for image {record.image_id}")
     return explanation, spoilt
+
+
+def _attempt(explainer: Explainer, network: Network | FewerBits, image: Image, batch_size: int) -> Explanation:
+    """The explanation; where passes forward alone may be in fewer bits, with ``rounding``, their share in it."""
+    own = for_image(network)
+    found = explainer(own, image, batch_size)
+    if explainer.passes()[1] or not fewer_bits(explainer):
+        return found
+    target = found.predicted if found.target is None else found.target
+    share = own.share_of_error(target) if isinstance(own, ForImage) else 0.0
+    return replace(found, fields={**found.fields, "rounding": share})
 
 
 def _is_finite(explanation: Explanation) -> bool:
