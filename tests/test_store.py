@@ -10,11 +10,22 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 from safetensors.torch import save_file
 
 from xconsensus.errors import InputError, SettingsError, safe_name
 from xconsensus.store import shards as shards_on_disk
-from xconsensus.store.files import atomic, read_csv, read_json, read_settings, remove, write_csv, write_json, write_text
+from xconsensus.store.files import (
+    atomic,
+    read_csv,
+    read_json,
+    read_settings,
+    remove,
+    write_csv,
+    write_figure,
+    write_json,
+    write_text,
+)
 from xconsensus.store.folders import Store
 from xconsensus.store.provenance import check_settings, difference
 from xconsensus.store.shards import Shards
@@ -246,3 +257,16 @@ def test_a_file_half_written_by_a_killed_run_is_not_read(tmp_path: Path) -> None
     (path,) = tmp_path.iterdir()
     (tmp_path / f".{path.name}.1.tmp").write_bytes(path.read_bytes()[:20])
     assert Shards(tmp_path, SETTINGS).missing(["a", "b"]) == ["b"]
+
+
+def test_a_figure_is_written_in_both_formats_and_equal_ones_give_equal_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        figure = Figure(figsize=(2, 1))
+        figure.subplots().plot([1, 3, 2])
+        write_figure(tmp_path / name / "fig.png", figure)
+    for suffix, start in ((".png", b"\x89PNG"), (".pdf", b"%PDF")):
+        first, second = (tmp_path.joinpath(name, "fig").with_suffix(suffix).read_bytes() for name in ("a", "b"))
+        assert first == second
+        assert first.startswith(start)
+        assert b"CreationDate" not in first
+    assert len([*tmp_path.rglob("*.*")]) == 4

@@ -78,7 +78,7 @@ def sec452(trials: Mapping[str, pd.DataFrame], caption: str = "") -> Figure:
         style.tidy(axes)
         axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
         title = f"{EXPLAINERS.get(name, name)}\nmean r = {r.mean():.3f}, sd = {r.std():.3f}, {len(r)} committees"
-        axes.set_title(title, fontsize=style.SMALL, linespacing=1.3)
+        style.title(axes, title)
     panels[0].set_ylabel("r with scores of the complete committee")
     style.lay_out(figure)
     style.finish(figure, {}, caption)

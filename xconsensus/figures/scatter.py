@@ -96,7 +96,7 @@ def _panels(
         axes.set_ylabel(labels[1] if labels else _AXES[y])
         style.tidy(axes)
         title = _title(EXPLAINERS.get(name, name), correlation(drawn[x], drawn[y]), short=columns > 2)
-        axes.set_title(title, fontsize=style.SMALL, linespacing=1.3)
+        style.title(axes, title)
     style.lay_out(figure)
     left_out = [write_names(axes, _labels(table, x, y)) for axes, table in zip(panels, members.values(), strict=False)]
     entries = {family: entries[family] for family in (*symbols, "Consensus") if family in entries}

@@ -36,8 +36,7 @@ def run(config: DictConfig) -> None:
             made += _write_table(context, name, TABLES[name](results))
         else:
             for stem, figure in FIGURES[name](results, name).items():
-                for suffix in (".png", ".pdf"):
-                    write_figure(folder / f"{stem}{suffix}", figure)
+                write_figure(folder / f"{stem}.png", figure)
                 made.append(folder / f"{stem}.png")
     for reason, names in left_out.items():
         log.info(f"left out: {', '.join(names)}, {reason}")

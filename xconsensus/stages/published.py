@@ -64,8 +64,7 @@ def _draw(store: Store, committee: str, members: Members, wanted: Sequence[str])
             continue
         figure = FIGURES[name](members, f"Numbers of the paper, Table 2; {_legible(committee, members)}")
         path = store.figures(committee) / f"{name}.png"
-        for suffix in (".png", ".pdf"):
-            write_figure(path.with_suffix(suffix), figure)
+        write_figure(path, figure)
         made.append(path)
     return made
 
