@@ -136,28 +136,12 @@ def measure(config: DictConfig, folder: Path) -> dict[str, object]:
         superpixels = seconds(lambda: explain.cut_superpixels(apart, records))
     whole = seconds(lambda: explain.run(config))
     network = explain.prepared(experiment, explainer, member)
-    bare(
-        network,
-        batch_size,
-        batch_size,
-        size,
-        backward,
-    )
-    passes = seconds(
-        lambda: bare(
-            network,
-            samples,
-            batch_size,
-            size,
-            backward,
-        ),
-        2,
-    ) * len(records)
+    bare(network, batch_size, batch_size, size, backward)
+    passes = seconds(lambda: bare(network, samples, batch_size, size, backward), 2) * len(records)
     image = torch.from_numpy(experiment.images.image(records[0])).permute(2, 0, 1)
     plain = Network(member, nn.Identity())
-    plain.model = build(
-        member, len(experiment.dataset.classes)
-    ).eval()  # as users have it, not as `Network` arranges it
+    # as users have it, not as `Network` arranges it
+    plain.model = build(member, len(experiment.dataset.classes)).eval()
     row: dict[str, object] = {
         "network": member.name,
         "explainer": f"{config.explainer.method}, {samples} samples",

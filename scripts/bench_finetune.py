@@ -68,10 +68,8 @@ def main() -> None:
                 "later / bare": alone / later,
             }
         )
-    show(
-        f"fine-tuning at {cropped.size}x{cropped.size}, batches of {recipe.batch_size}, {experiment.device}",
-        rows,
-    )
+    size = experiment.images.size
+    show(f"fine-tuning at {size}x{size}, batches of {recipe.batch_size}, {experiment.device}", rows)
 
 
 if __name__ == "__main__":

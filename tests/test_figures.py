@@ -153,20 +153,85 @@ def test_bars_span_the_intervals_of_scores() -> None:
         assert ends == set(zip(own["consensus_score_low"], own["consensus_score_high"], strict=True))
 
 
-def test_few_members_are_named_within_the_panel_without_overlap_and_many_are_not() -> None:
-    drawn = figures.fig05(committee())
+def drawn_twice() -> dict[str, pd.DataFrame]:
+    """25 members, of which five have the same scores and accuracy as another, and one of a name with signs."""
+    tables = committee(25)
+    for table in tables.values():
+        table.loc[20:24, table.columns[2:]] = table.loc[0:4, table.columns[2:]].to_numpy()
+        table.loc[7, "member"] = "$a_b$ {c}"
+    return tables
+
+
+NAMED: dict[str, Callable[[], Figure]] = {
+    "12 members": lambda: figures.fig05(committee(12)),
+    "25 members": lambda: figures.fig06(committee(25)),
+    "85 members": lambda: figures.fig05(committee(85)),
+    "85 members and the consensus": lambda: figures.fig04(committee(85)),
+    "coincident points": lambda: figures.fig05(drawn_twice()),
+    "the paper's 78": lambda: figures.fig05(published.members("imagenet")),
+    "the paper's 61": lambda: figures.fig10(published.members("cub200")),
+    "three panels": lambda: figures.fig05({name: committee(30)["lime"] for name in ("a", "b", "c")}),
+}
+
+
+@pytest.mark.parametrize("figure", NAMED.values(), ids=NAMED)
+def test_a_name_is_nearest_to_its_own_point_or_tied_to_it_and_covers_nothing(figure: Callable[[], Figure]) -> None:
+    drawn = figure()
     drawn.draw_without_rendering()
     for axes in drawn.axes:
+        all_points = np.concatenate([np.asarray(line.get_xydata()) for line in axes.lines])
+        centres = axes.transData.transform(all_points)
         names = [text for text in axes.texts if isinstance(text, Annotation)]
-        assert len(names) >= 8
         # Annotation's own extent includes its leader line, which may pass a name.
         boxes = [Text.get_window_extent(name) for name in names]
-        for index, box in enumerate(boxes):
+        for index, (name, box) in enumerate(zip(names, boxes, strict=True)):
             assert within(axes.bbox, box)
-            assert not box.padded(-1).count_overlaps([other.padded(-1) for other in boxes[:index]])
-        centres = axes.transData.transform(sorted(coordinates(axes)))
-        assert not any(box.contains(x, y) for box in boxes for x, y in centres)
-    assert not figures.fig05(committee(21)).axes[0].texts
+            assert not box.count_overlaps(boxes[:index])
+            gaps = np.linalg.norm(centres - np.clip(centres, box.min, box.max), axis=1)
+            assert gaps.min() > 2.5 * drawn.dpi / 72  # the smallest marker's half
+            own = np.linalg.norm(all_points - name.xy, axis=1) == 0
+            assert own.any()
+            if name.arrow_patch is None:
+                assert gaps[own].max() < gaps[~own].min()
+                assert own.sum() == 1
+            else:
+                tie = name.arrow_patch.get_transform().transform_path(name.arrow_patch.get_path())
+                start, end = np.asarray(tie.vertices)[[0, -1]]
+                assert box.padded(2).contains(*start)
+                distances = np.linalg.norm(centres - end, axis=1)
+                assert distances[own][0] < distances.min() + 0.5
+                assert distances.min() < 5 * drawn.dpi / 72
+        if len(drawn.axes) < 3:  # smaller panels have no room for long names of extremes in their middle
+            shown = {tuple(name.xy) for name in names}
+            for end in (*all_points.argmin(axis=0), *all_points.argmax(axis=0)):
+                assert tuple(all_points[end]) in shown
+
+
+def test_all_of_12_members_are_named_and_the_caption_says_how_many_of_85() -> None:
+    few = figures.fig05(committee(12), "few")
+    assert [len(axes.texts) for axes in few.axes] == [12, 12]
+    assert few.texts[-1].get_text() == "few"
+    many = figures.fig04(committee(85), "many")
+    named = [len(axes.texts) - 1 for axes in many.axes]  # the consensus is no member
+    assert all(10 < count < 85 for count in named)
+    said = f"many; named: {named[0]} of 85 and {named[1]} of 85 members, the extremes first"
+    assert " ".join(many.texts[-1].get_text().split()) == said
+
+
+def test_names_stay_clear_of_intervals_where_there_is_room() -> None:
+    table = committee(4)["lime"].assign(
+        accuracy=[0.5, 0.6, 0.7, 0.8, 0.9], consensus_score=[0.4, 0.5, 0.6, 0.5, np.nan]
+    )
+    table["consensus_score_low"], table["consensus_score_high"] = (
+        table["consensus_score"] - 0.2,
+        table["consensus_score"] + 0.2,
+    )
+    (axes,) = figures.fig05({"lime": table}).axes
+    segments = np.concatenate([bars.get_segments() for bars in axes.collections])  # type: ignore[attr-defined]
+    heights = axes.transData.transform(segments[:, 0])[:, 1]
+    boxes = [Text.get_window_extent(text) for text in axes.texts]
+    assert len(boxes) == 4
+    assert not any(box.y0 < height < box.y1 for box in boxes for height in heights)
 
 
 @pytest.mark.parametrize("size", [12, 85])

@@ -14,7 +14,16 @@ from safetensors.torch import save_file
 
 from xconsensus.errors import InputError, SettingsError, safe_name
 from xconsensus.store import shards as shards_on_disk
-from xconsensus.store.files import atomic, read_csv, read_json, read_settings, remove, write_csv, write_json, write_text
+from xconsensus.store.files import (
+    atomic,
+    read_csv,
+    read_json,
+    read_settings,
+    remove,
+    write_csv,
+    write_json,
+    write_text,
+)
 from xconsensus.store.folders import Store
 from xconsensus.store.provenance import check_settings, difference
 from xconsensus.store.shards import Shards
@@ -246,3 +255,53 @@ def test_a_file_half_written_by_a_killed_run_is_not_read(tmp_path: Path) -> None
     (path,) = tmp_path.iterdir()
     (tmp_path / f".{path.name}.1.tmp").write_bytes(path.read_bytes()[:20])
     assert Shards(tmp_path, SETTINGS).missing(["a", "b"]) == ["b"]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_one_image_is_read_without_the_others_of_its_file(tmp_path: Path, packed: bool) -> None:
+    maps = [torch.rand(300) * 10.0**-exponent for exponent in (0, 5, 9)]
+    Shards(tmp_path, SETTINGS, packed=packed).write(["a", "b", "c"], maps)
+    (path,) = tmp_path.iterdir()
+    shards = Shards(tmp_path, SETTINGS, packed=packed)
+    for image_id in "abc":
+        assert torch.equal(shards.value(image_id), shards.values(image_id))
+    whole = path.read_bytes()
+    last = bytearray(whole)
+    last[-1] ^= 1  # of the last image's values
+    path.write_bytes(last)
+    fresh = Shards(tmp_path, SETTINGS, packed=packed)
+    assert torch.equal(fresh.value("a"), shards.values("a"))
+    with pytest.raises(DamagedError, match=path.name):
+        fresh.value("c")
+    with pytest.raises(DamagedError, match=path.name):
+        fresh.values("a")
+
+
+def test_a_flip_of_any_byte_that_concerns_one_image_is_found_when_it_is_read_alone(tmp_path: Path) -> None:
+    Shards(tmp_path, SETTINGS, packed=True).write(["a"], [torch.rand(5)])
+    (path,) = tmp_path.iterdir()
+    whole, right = path.read_bytes(), Shards(tmp_path, SETTINGS, packed=True).value("a")
+    for at in range(len(whole)):
+        changed = bytearray(whole)
+        changed[at] ^= 1
+        path.write_bytes(changed)
+        try:
+            found = Shards(tmp_path, SETTINGS, packed=True).value("a")
+        except InputError:
+            continue
+        assert torch.equal(found, right)  # what changed was no part of the image
+
+
+def test_a_file_of_before_without_checksums_of_images_is_read_whole(tmp_path: Path) -> None:
+    shards = Shards(tmp_path, SETTINGS)
+    shards.write(["a", "b"], [torch.arange(3.0), torch.ones(2)])
+    (path,) = tmp_path.iterdir()
+    tensors, header = read_whole(path)
+    del tensors["checksums"]
+    write_tensors(path, tensors, SETTINGS, ids=header["ids"], shape=header["shape"])
+    assert torch.equal(Shards(tmp_path, SETTINGS).value("a"), torch.arange(3.0))
+    flipped = bytearray(path.read_bytes())
+    flipped[-1] ^= 1
+    path.write_bytes(flipped)
+    with pytest.raises(DamagedError, match=path.name):
+        Shards(tmp_path, SETTINGS).value("a")

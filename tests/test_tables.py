@@ -112,11 +112,9 @@ NASTY = pd.DataFrame(
 
 
 def test_text_is_aligned_and_legible() -> None:
-    head, rule, *rows = rendering.to_text(NASTY).splitlines()
-    assert head.split("  ")[0].strip() == "member"
-    assert "consensus score LIME" in head
-    assert "Pearson p" in head
-    assert len({len(line) for line in (head, rule, *rows)}) == 1
+    head, *rows = rendering.to_text(NASTY).splitlines()
+    assert [cell.strip() for cell in head.split("  ") if cell] == ["member", "n", "consensus score LIME", "Pearson p"]
+    assert len({len(line) for line in (head, *rows)}) == 1
     assert rows[0].split() == ["a_b|c", "3", "0.123", "4.27e-37"]
     assert rows[1].split()[-3:] == ["12", "-", "-0.0346"]
 
@@ -136,9 +134,9 @@ def test_latex_escapes_and_has_as_many_cells_as_columns() -> None:
     assert [text.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [1, 1, 1]
     rows = [line for line in text.splitlines() if line.endswith(r" \\")]
     assert [row.replace(r"\&", "").count("&") for row in rows] == [3, 3, 3]
-    assert r"50\% \& \$x\textasciicircum{}2\textasciitilde{}\{y\}\#\textbackslash{}" in rows[2]
-    assert r"$4.27 \times 10^{-37}$" in rows[1]
-    assert "$-0.0346$" in rows[2]
+    assert r"50\% \& \$x\textasciicircum 2\textasciitilde \{y\}\#\textbackslash " in rows[2]
+    assert "4.27e-37" in rows[1]
+    assert "-0.0346" in rows[2]
 
 
 def test_names_of_columns_read_as_words_in_cells_too() -> None:

@@ -53,6 +53,7 @@ def fig08(trials: pd.DataFrame, members: int, caption: str = "") -> Figure:
     axes.set_xlabel("Members of the committee")
     axes.set_ylabel("mAP of the consensus to the segmentation")
     style.tidy(axes)
+    style.lay_out(figure)
     style.finish(figure, entries, caption)
     return figure
 
@@ -77,7 +78,8 @@ def sec452(trials: Mapping[str, pd.DataFrame], caption: str = "") -> Figure:
         style.tidy(axes)
         axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
         title = f"{EXPLAINERS.get(name, name)}\nmean r = {r.mean():.3f}, sd = {r.std():.3f}, {len(r)} committees"
-        axes.set_title(title, fontsize=style.SMALL, linespacing=1.3)
+        style.title(axes, title)
     panels[0].set_ylabel("r with scores of the complete committee")
+    style.lay_out(figure)
     style.finish(figure, {}, caption)
     return figure

@@ -3,7 +3,7 @@
 import re
 import textwrap
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from matplotlib import colormaps
@@ -101,6 +101,19 @@ def heat(image: NDArray[np.uint8], explanation: NDArray[np.floating]) -> NDArray
     return np.asarray((1 - opacity) * grey[..., None] + opacity * colour)
 
 
+def show(axes: Axes, picture: NDArray[np.generic], name: str, aspect: Literal["auto", "equal"]) -> None:
+    """Show a picture, (H, W, 3) uint8 or floats in [0, 1], its name above, no frame.
+
+    It fills the axes, or they shrink to it where the aspect is equal.
+    """
+    bytes_ = picture if picture.dtype == np.uint8 else np.round(255 * picture.astype(float)).astype(np.uint8)
+    axes.imshow(bytes_, aspect=aspect)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    axes.yaxis.set_visible(False)
+    style.title(axes, name, pad=2)
+
+
 class _Sheet:
     """Places tiles in inches: each row of the gallery has ``lines`` lines of ``columns`` cells, then the consensus."""
 
@@ -164,11 +177,10 @@ class _Sheet:
                 tall / self.height,
             )
         )
-        axes.imshow(picture, aspect="auto")
-        axes.set(xticks=[], yticks=[])
-        axes.spines[:].set_visible(False)
-        axes.set_title(name, fontsize=style.SMALL, pad=2, linespacing=1.05)
-        axes.set_xlabel("\n".join(below), fontsize=style.SMALL, labelpad=2, linespacing=1.05)
+        show(axes, picture, name, "auto")
+        axes.title.set_linespacing(1.05)
+        axes.set_xlabel("\n".join(below), fontsize=style.SMALL, linespacing=1.05)
+        axes.xaxis.set_label_coords(0.5, -2 / 72 / tall)
         return axes
 
     def _wrapped(self, name: str) -> list[str]:

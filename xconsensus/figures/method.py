@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from xconsensus.errors import InputError
 from xconsensus.figures import style
-from xconsensus.figures.gallery import Tile, heat
+from xconsensus.figures.gallery import Tile, heat, show
 
 _LARGE, _SMALL, _PITCH, _TOP = 1.25, 0.78, 1.05, 0.42  # inches: image and consensus, members, their rows, titles
 
@@ -37,14 +37,16 @@ def fig01(
         return figure.add_axes((left / style.FULL_WIDTH, low / height, width / style.FULL_WIDTH, tall / height))
 
     centre = _TOP + tall / 2
-    whole = _show(place(0.1, centre, _LARGE, _LARGE), image, "Image")
-    agreed = _show(place(3.55, centre, _LARGE, _LARGE), heat(image, consensus), "Consensus")
+    whole, agreed = (place(left, centre, _LARGE, _LARGE) for left in (0.1, 3.55))
+    show(whole, image, "Image", "equal")
+    show(agreed, heat(image, consensus), "Consensus", "equal")
     agreed.spines[:].set(visible=True, color="#D55E00", linewidth=2)
     rows = [_TOP + (row + 0.5) * tall / len(members) for row in range(len(members))]
     similarities = np.asarray(scores, dtype=float)
     lowest = min(0.0, 1.2 * similarities.min())
     for tile, middle, score in zip(members, rows, similarities, strict=True):
-        own = _show(place(2.0, middle, _SMALL, _SMALL), heat(image, tile.map), tile.name)
+        own = place(2.0, middle, _SMALL, _SMALL)
+        show(own, heat(image, tile.map), tile.name, "equal")
         _arrow(figure, whole, (1.02, 0.5), own, (-0.04, 0.5))
         _arrow(figure, own, (1.04, 0.5), agreed, (-0.04, 0.5))
         bar = place(5.35, middle, 1.2, 0.22)
@@ -53,7 +55,7 @@ def fig01(
         bar.set(xlim=(lowest, 1.05), ylim=(-0.5, 0.5), xticks=[], yticks=[])
         bar.spines[:].set_color(style.FAINT)
         bar.text(1.03, 0.5, f"{score:.3f}", transform=bar.transAxes, va="center", fontsize=style.SMALL)
-        bar.set_title(tile.name, fontsize=style.SMALL, pad=2)
+        style.title(bar, tile.name, pad=2)
         _arrow(figure, agreed, (1.05, 0.5), bar, (-0.04, 0.5))
     for left, title in ((2.39, "1. Explain"), (4.18, "2. Vote"), (5.95, "3. Compare")):
         figure.text(
@@ -61,14 +63,6 @@ def fig01(
         )
     style.write_caption(figure, caption, style.caption_height(caption, style.FULL_WIDTH) / height)
     return figure
-
-
-def _show(axes: Axes, picture: NDArray[np.generic], name: str) -> Axes:
-    axes.imshow(picture)
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
-    axes.set_title(name, fontsize=style.SMALL, pad=2)
-    return axes
 
 
 def _arrow(figure: Figure, start: Axes, at: tuple[float, float], end: Axes, to: tuple[float, float]) -> None:

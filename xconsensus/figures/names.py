@@ -1,79 +1,267 @@
-"""Names beside points, without covering points or each other."""
+"""Names beside points, without covering points or each other.
 
-from collections.abc import Iterable, Sequence
+All geometry is in pixels. A box is (left, low, right, high), a line (x, y, x, y); arrays of both are (n, 4), and a
+row of NaN is a line that is not there: no comparison with it is true.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from numpy.typing import NDArray
 
 from xconsensus.figures.style import INK, SMALL
 
-Box = tuple[float, float, float, float]
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
-# Offsets from the point, in points: beside it first, then around it, then farther away with a leader line.
-_NEAR = [(6, 0), (-6, 0), (0, 5), (0, -5), (5, 4), (-5, 4), (5, -4), (-5, -4)]
-_PLACES = _NEAR + [(scale * dx, scale * dy) for scale in (1.7, 2.5, 3.3, 4.5, 6, 8) for dx, dy in _NEAR]
-_LEADER = {"arrowstyle": "-", "linewidth": 0.4, "color": "#777777", "shrinkA": 0, "shrinkB": 2.5}
+# Where a name without a leader line begins, seen from its point: right, left, above, below, then between, (d, 2).
+_ANGLES = sorted(range(0, 360, 15), key=lambda angle: ([0, 180, 90, 270].index(angle) if angle % 90 == 0 else 4, angle))
+_DIRECTIONS = np.array([(np.cos(angle), np.sin(angle)) for angle in np.radians(_ANGLES)])
+_NEAR, _FAR, _FARTHEST = 1.5, 4.0, 80.0  # points from the marker's edge: without a leader line, and with one
+_INTO = 1.5  # points that a leader line reaches into the marker
+# What a place costs, in points of distance: a less usual direction, a leader line at all, an interval struck through
+# or crossed by a leader line, another member's point beside the name or under its leader line; to take another's place.
+_ASIDE, _LEADER, _STRUCK, _CROSSED, _BESIDE, _THROUGH, _LEAVING = 0.05, 4.0, 15.0, 3.0, 8.0, 60.0, 100.0
+_CLEAR = 2.0  # points by which a name without a leader line is nearer to its own point than to any other
+_FEW = 30  # so few names may all fit, if even extremes make room
+_PLACEMENTS = 300  # after so many the names without a place are left out
 
 
-def write_names(axes: Axes, points: NDArray[np.floating], names: Sequence[str]) -> None:
-    """Annotate points (n, 2), in data units, with their names: each at the first free of several places near.
+class Label(NamedTuple):
+    """A name, its point in data units, and half the width of the point's marker, in points; bold ones are first."""
 
-    A name that fits nowhere inside the axes is left out. The figure must be laid out and its limits be final.
+    name: str
+    x: float
+    y: float
+    radius: float = 4.0
+    bold: bool = False
+
+
+class _Places(NamedTuple):
+    """Where a name can stand: boxes (c, 4), leader lines (c, 4), NaN where there is none, and costs (c,)."""
+
+    boxes: Floats
+    leaders: Floats
+    costs: Floats
+
+
+def write_names(axes: Axes, labels: Sequence[Label]) -> list[str]:
+    """Name points: each name beside its point, or tied to it by a thin line; return the names that do not fit.
+
+    No name covers a point, another name, a leader line or the axes' edge, and it strikes intervals (line
+    collections) only where it must. The bold and the four extremes come first, then the most isolated. The figure
+    must be laid out and its limits be final.
     """
     figure = axes.get_figure(root=True)
-    assert figure is not None
+    if figure is None or not labels:
+        return []
     pixel = figure.dpi / 72
-    bounds = _box(axes.bbox.extents)
-    places = axes.transData.transform(points)
-    taken = [_box(np.r_[place - 4 * pixel, place + 4 * pixel]) for place in places]
-    taken += [_box(text.get_window_extent().extents) for text in axes.texts]
-    # The crowded choose first: they have the fewest free places.
-    gaps = np.linalg.norm(places[:, None] - places, axis=-1) + np.diag(np.full(len(places), np.inf))
-    for index in np.argsort(gaps.min(axis=0), kind="stable"):
-        place, name = places[index], names[index]
-        others = [box for number, box in enumerate(taken) if number != index]
-        trial = axes.text(0, 0, name, fontsize=SMALL)
-        extent = np.array(trial.get_window_extent().size)
-        trial.remove()
-        for number, offset in enumerate(_PLACES):
-            side = np.sign(offset)
-            start = place + np.array(offset) * pixel
-            low = start + extent * (side - 1) / 2
-            box = _box(np.r_[low, low + extent])
-            leader = [_box(np.r_[p, p]) for p in np.linspace(place, start, 12)[1:]] if number >= len(_NEAR) else []
-            fits = _inside(box, bounds) and not any(_overlap(new, old) for new in (box, *leader) for old in others)
-            # Without a leader line, a name must be nearer to its own point than to any other.
-            if fits and (leader or np.argmin([_distance(box, point) for point in places]) == index):
-                break
-        else:
+    points = axes.transData.transform([(label.x, label.y) for label in labels])
+    radii = pixel * np.array([label.radius for label in labels])
+    sizes, bars, bounds = _sizes(axes, labels), _intervals(axes), np.array(axes.bbox.extents)
+    first = _extremes(labels, points)
+    places = [_places(i, i in first, points, radii, size, bars, bounds, pixel) for i, size in enumerate(sizes)]
+    taken = _assign(places, first, [index for index in _isolated(points) if index not in first])
+    for label, own, place in zip(labels, places, taken, strict=True):
+        if place >= 0:
+            _write(axes, label, own.boxes[place], own.leaders[place], pixel)
+    return [label.name for label, place in zip(labels, taken, strict=True) if place < 0]
+
+
+def _sizes(axes: Axes, labels: Sequence[Label]) -> Floats:
+    """Width and height of each name in pixels, (n, 2), a pixel of air around it included."""
+    trial = axes.text(0, 0, "", parse_math=False, fontsize=SMALL)
+    sizes = []
+    for label in labels:
+        trial.set(text=label.name, fontweight="bold" if label.bold else "normal")
+        sizes.append(np.add(trial.get_window_extent().size, 2))
+    trial.remove()
+    return np.array(sizes)
+
+
+def _intervals(axes: Axes) -> Floats:
+    """The drawn intervals as boxes without width, (n, 4)."""
+    ends = [lines.get_segments() for lines in axes.collections if isinstance(lines, LineCollection)]
+    found = [axes.transData.transform(segment) for segments in ends for segment in segments]
+    return np.array([[*segment.min(0), *segment.max(0)] for segment in found]).reshape(-1, 4)
+
+
+def _extremes(labels: Sequence[Label], points: Floats) -> list[int]:
+    """The bold, and the first and last in x and in y."""
+    bold = [index for index, label in enumerate(labels) if label.bold]
+    return list(dict.fromkeys([*bold, *points.argmin(axis=0).tolist(), *points.argmax(axis=0).tolist()]))
+
+
+def _isolated(points: Floats) -> list[int]:
+    """All points, by their distance to the next one, the most distant first."""
+    gaps = np.linalg.norm(points[:, None] - points, axis=-1)
+    np.fill_diagonal(gaps, np.inf)
+    return [int(index) for index in np.argsort(-gaps.min(axis=0), kind="stable")]
+
+
+def _places(
+    index: int, first: bool, points: Floats, radii: Floats, size: Floats, bars: Floats, bounds: Floats, pixel: float
+) -> _Places:
+    """The places that one name can take as far as no other name matters.
+
+    The leader lines of the ``first`` may be long and pass through other points.
+    """
+    point, others, reach = points[index], np.delete(points, index, axis=0), np.delete(radii, index)
+    beside, afar = _beside(point, radii[index] + pixel * _NEAR, size), _grid(bounds, size)
+    boxes = np.concatenate([beside, afar])
+    costs = np.concatenate([_ASIDE * np.arange(len(beside)), np.full(len(afar), _LEADER)])
+    tied = np.arange(len(boxes)) >= len(beside)
+    nearest = np.clip(point, boxes[:, :2], boxes[:, 2:])
+    lengths = np.linalg.norm(nearest - point, axis=1)
+    markers = np.concatenate([points - radii[:, None], points + radii[:, None]], axis=1)
+    free = (boxes[:, :2] >= bounds[:2]).all(axis=1) & (boxes[:, 2:] <= bounds[2:]).all(axis=1)
+    free &= ~tied | (lengths > radii[index] + pixel * _FAR) & (first | (lengths < radii[index] + pixel * _FARTHEST))
+    free[free] = ~_overlap(boxes[free], markers).any(axis=1)
+    boxes, costs, tied, nearest, lengths = boxes[free], costs[free], tied[free], nearest[free], lengths[free]
+
+    leaders = np.concatenate([np.broadcast_to(point, nearest.shape), nearest], axis=1)
+    leaders[~tied] = np.nan
+    gaps = _distances(boxes, others).min(axis=1, initial=np.inf)
+    markers = np.delete(markers, index, axis=0)
+    crossed = _cross(leaders, markers)
+    # A marker that covers the point's own cannot be avoided, but its centre be farther from the leader line's end.
+    apart = np.linalg.norm(others - point, axis=1) > reach + radii[index]
+    inner = radii[index] - pixel * _INTO
+    ends = point + (nearest - point) * (inner / np.maximum(lengths, inner))[:, None]
+    ends_apart = _distances(np.concatenate([ends, ends], axis=1), others).min(axis=1, initial=np.inf) >= inner
+    free = (first | ~crossed[:, apart].any(axis=1)) & np.where(tied, ends_apart, gaps > lengths + pixel * _CLEAR)
+    costs += tied * lengths / pixel + _THROUGH * crossed.sum(axis=1)
+    costs += _BESIDE * (gaps < radii[index] + 2 * pixel * _CLEAR)
+    costs += _STRUCK * _overlap(boxes, bars).sum(axis=1) + _CROSSED * _cross(leaders, bars).sum(axis=1)
+    return _Places(boxes[free], leaders[free], costs[free])
+
+
+def _beside(point: Floats, distance: float, size: Floats) -> Floats:
+    """Boxes at a distance from a point, (d, 4): its side looks at the point, where the direction is straight."""
+    low = point + distance * _DIRECTIONS + size * (np.clip(1.5 * _DIRECTIONS, -1, 1) - 1) / 2
+    return np.concatenate([low, low + size], axis=1)
+
+
+def _grid(bounds: Floats, size: Floats) -> Floats:
+    """Boxes all over the axes, (g, 4), in rows that overlap by half."""
+    x = np.arange(bounds[0], bounds[2] - size[0], size[1])
+    y = np.arange(bounds[1], bounds[3] - size[1], size[1] / 2)
+    low = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    return np.concatenate([low, low + size], axis=1)
+
+
+def _assign(places: Sequence[_Places], first: Sequence[int], order: Sequence[int]) -> NDArray[np.int_]:
+    """The place that each name takes, (n,), -1 where none is free: all of ``first``, then the most, at the least cost.
+
+    Each in turn takes the place that costs least, and others must leave theirs if it has no other and look for a new
+    one; this costs the more, the more often they had to. Then each looks once more for a cheaper one that is free.
+    """
+    taken, best = np.full((2, len(places)), -1)
+    prices = np.full(len(places), _LEAVING)
+    prices[first] *= 3 if len(places) <= _FEW else np.inf
+    worth = np.ones(len(places))
+    worth[first] = len(places)
+    waiting = deque([*first, *order])
+    for _ in range(_PLACEMENTS):
+        if not waiting:
+            break
+        index = waiting.popleft()
+        met = _met(index, places, taken)
+        costs = places[index].costs + np.where(met, prices, 0).sum(axis=1)
+        place = int(np.argmin(costs)) if len(costs) else -1
+        if place < 0 or np.isinf(costs[place]):
             continue
-        taken += [box, *leader]
-        axes.annotate(
-            name,
-            tuple(points[index]),
-            xytext=offset,
-            textcoords="offset points",
-            ha=("right", "center", "left")[int(side[0]) + 1],
-            va=("top", "center", "bottom")[int(side[1]) + 1],
-            fontsize=SMALL,
-            color=INK,
-            arrowprops=_LEADER if leader else None,
-        )
+        leaving = np.flatnonzero(met[place])
+        taken[leaving], taken[index] = -1, place
+        prices[leaving] += _LEAVING
+        waiting.extend(leaving.tolist())
+        if worth[taken >= 0].sum() > worth[best >= 0].sum():
+            best = taken.copy()
+    for index in [*first, *order]:
+        costs = np.where(_met(index, places, best).any(axis=1), np.inf, places[index].costs)
+        if np.isfinite(costs).any():
+            best[index] = np.argmin(costs)
+    return best
 
 
-def _distance(box: Box, point: NDArray[np.floating]) -> float:
-    return float(np.linalg.norm(point - np.clip(point, box[:2], box[2:])))
+def _met(index: int, places: Sequence[_Places], taken: NDArray[np.int_]) -> Bools:
+    """Which places of a name (c) meet the name or leader line of which others (n), at the places these take: (c, n)."""
+    own = places[index]
+    there = [number for number, place in enumerate(taken) if place >= 0 and number != index]
+    met = np.zeros((len(own.costs), len(taken)), dtype=bool)
+    if there:
+        boxes = np.array([places[number].boxes[taken[number]] for number in there])
+        leaders = np.array([places[number].leaders[taken[number]] for number in there])
+        met[:, there] = _overlap(own.boxes, boxes) | _cross(own.leaders, boxes)
+        met[:, there] |= _cross(leaders, own.boxes).T | _meet(own.leaders, leaders)
+    return met
 
 
-def _box(extents: Iterable[float]) -> Box:
-    left, low, right, high = map(float, extents)
-    return left, low, right, high
+def _write(axes: Axes, label: Label, box: Floats, leader: Floats, pixel: float) -> None:
+    """The name in the middle of its box, and its leader line from the box to the edge of the point."""
+    point = axes.transData.transform((label.x, label.y))
+    tie = {
+        "arrowstyle": "-",
+        "linewidth": 0.4,
+        "color": "#777777",
+        "patchA": None,
+        "shrinkA": 0,
+        "shrinkB": label.radius - _INTO,
+        "relpos": (leader[2:] - box[:2]) / (box[2:] - box[:2]),
+    }
+    axes.annotate(
+        label.name,
+        (label.x, label.y),
+        xytext=((box[:2] + box[2:]) / 2 - point) / pixel,
+        textcoords="offset points",
+        ha="center",
+        va="center",
+        fontsize=SMALL,
+        fontweight="bold" if label.bold else "normal",
+        color=INK,
+        parse_math=False,
+        arrowprops=None if np.isnan(leader[0]) else tie,
+    )
 
 
-def _inside(box: Box, bounds: Box) -> bool:
-    return box[0] >= bounds[0] and box[1] >= bounds[1] and box[2] <= bounds[2] and box[3] <= bounds[3]
+def _distances(boxes: Floats, points: Floats) -> Floats:
+    """How far each of (m, 2) points is from each of (n, 4) boxes: (n, m), 0 within."""
+    left, low, right, high = boxes.T[..., None]
+    x, y = points.T
+    return np.asarray(np.hypot(x - np.clip(x, left, right), y - np.clip(y, low, high)))
 
 
-def _overlap(a: Box, b: Box) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+def _overlap(boxes: Floats, others: Floats) -> Bools:
+    """Which of (n, 4) boxes share area with which of (m, 4), or are struck through where these are lines: (n, m)."""
+    left, low, right, high = boxes.T[..., None]
+    other_left, other_low, other_right, other_high = others.T
+    return np.asarray((left < other_right) & (other_left < right) & (low < other_high) & (other_low < high))
+
+
+def _cross(lines: Floats, boxes: Floats) -> Bools:
+    """Which of (n, 4) lines pass through which of (m, 4) boxes, which may be lines themselves: (n, m)."""
+    x, y, end_x, end_y = lines.T[..., None]
+    left, low, right, high = boxes.T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        x_ends = (left - x) / (end_x - x), (right - x) / (end_x - x)
+        y_ends = (low - y) / (end_y - y), (high - y) / (end_y - y)
+    enter = np.maximum(np.minimum(*x_ends), np.minimum(*y_ends))
+    leave = np.minimum(np.maximum(*x_ends), np.maximum(*y_ends))
+    return np.asarray(np.maximum(enter, 0) <= np.minimum(leave, 1))
+
+
+def _meet(lines: Floats, others: Floats) -> Bools:
+    """Which of (n, 4) lines cross which of (m, 4): (n, m)."""
+    a, b, c, d = lines.T[:2, :, None], lines.T[2:, :, None], others.T[:2, None], others.T[2:, None]
+    apart = _turn(a, b, c) * _turn(a, b, d) < 0
+    return np.asarray(apart & (_turn(c, d, a) * _turn(c, d, b) < 0))
+
+
+def _turn(start: Floats, end: Floats, point: Floats) -> Floats:
+    """Positive where a point lies left of the way from start to end, negative where right; x and y come first."""
+    way, there = end - start, point - start
+    return np.asarray(way[0] * there[1] - way[1] * there[0])

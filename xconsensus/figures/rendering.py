@@ -1,76 +1,50 @@
 """Tables as Markdown, LaTeX and plain text."""
 
 import re
-from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from xconsensus.figures.tables import EXPLAINERS
 
 _WORDS = {**EXPLAINERS, "mean average precision": "mAP", "pearson": "Pearson", "spearman": "Spearman"}
-_LATEX = {**{sign: f"\\{sign}" for sign in "&%$#_{}"}, "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-_LATEX["\\"] = r"\textbackslash{}"
 
 
 def to_text(table: pd.DataFrame) -> str:
-    """The table as aligned plain text: headings, a rule, one line a row; no index."""
-    lines = _cells(table, str)
-    widths = _widths(lines)
-    rule = ["-" * width for width in widths]
-    padded = [_pad(table, line, widths) for line in lines]
-    return "".join("  ".join(line).rstrip() + "\n" for line in [padded[0], rule, *padded[1:]])
+    """The table as aligned plain text: headings, then one line a row; no index."""
+    shown, headings = _in_words(table), list[str]()
+    for name, right in zip(shown.columns, _numeric(table), strict=True):
+        width = 0 if right else max(map(len, [heading(name), *shown[name]]))
+        shown[name] = shown[name].str.ljust(width)
+        headings.append(" " * bool(headings) + heading(name).ljust(width))
+    return shown.to_string(index=False, header=headings) + "\n"
 
 
 def to_markdown(table: pd.DataFrame) -> str:
     """The table as a GitHub-flavoured Markdown table whose source is aligned too; no index."""
-    lines = _cells(table, lambda text: text.replace("|", "\\|"))
-    widths = [max(3, width) for width in _widths(lines)]
-    rule = ["-" * (width - 1) + (":" if right else "-") for width, right in zip(widths, _right(table), strict=True)]
-    padded = [_pad(table, line, widths) for line in lines]
-    return "".join("| " + " | ".join(line) + " |\n" for line in [padded[0], rule, *padded[1:]])
+    right, shown = _numeric(table), _in_words(table)
+    lines = [[cell.replace("|", "\\|") for cell in line] for line in [map(heading, shown.columns), *shown.to_numpy()]]
+    widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, ["-" * (width - 1) + (":" if at else "-") for width, at in zip(widths, right, strict=True)])
+    pad = [str.rjust if at else str.ljust for at in right]
+    return "".join("| " + " | ".join(map(lambda f, *cell: f(*cell), pad, line, widths)) + " |\n" for line in lines)
 
 
 def to_latex(table: pd.DataFrame) -> str:
     """The table as a LaTeX tabular with booktabs rules (``\\usepackage{booktabs}``), special characters escaped."""
-    lines = _cells(table, _latex)
-    widths = _widths(lines)
-    body = ["  " + " & ".join(_pad(table, line, widths)).rstrip() + r" \\" for line in lines]
-    columns = "".join("r" if right else "l" for right in _right(table))
-    begin, end = rf"\begin{{tabular}}{{{columns}}}", r"\end{tabular}"
-    return "\n".join([begin, r"\toprule", body[0], r"\midrule", *body[1:], r"\bottomrule", end]) + "\n"
+    columns = "".join("r" if right else "l" for right in _numeric(table))
+    return _in_words(table).rename(columns=heading).to_latex(index=False, escape=True, column_format=columns)
 
 
-def _cells(table: pd.DataFrame, escape: Callable[[str], str]) -> list[list[str]]:
-    """Headings, then rows, as escaped text: numbers formatted, names of columns (also as cells x, y) in words."""
-    columns = []
-    for name in table:
-        show = heading if name in ("x", "y") else _text
-        columns.append([escape(heading(str(name))), *(escape(show(cell)) for cell in table[name])])
-    return [list(line) for line in zip(*columns, strict=True)]
+def _in_words(table: pd.DataFrame) -> pd.DataFrame:
+    """The cells as text: numbers formatted, names of columns (in the columns x and y) in words."""
+    return pd.DataFrame({name: [*map(heading if name in ("x", "y") else _text, table[name])] for name in table})
 
 
-def _latex(text: str) -> str:
-    if re.fullmatch(r"-?\d+(\.\d+)?(e-?\d+)?", text):
-        mantissa, _, exponent = text.partition("e")
-        power = rf" \times 10^{{{int(exponent)}}}" if exponent else ""
-        return f"${mantissa}{power}$" if power or text.startswith("-") else text
-    return "".join(_LATEX.get(sign, sign) for sign in text)
-
-
-def _right(table: pd.DataFrame) -> list[bool]:
-    return [pd.api.types.is_numeric_dtype(table[column]) for column in table]
-
-
-def _widths(lines: Sequence[Sequence[str]]) -> list[int]:
-    return [max(map(len, column)) for column in zip(*lines, strict=True)]
-
-
-def _pad(table: pd.DataFrame, line: Sequence[str], widths: Sequence[int]) -> list[str]:
-    return [
-        cell.rjust(width) if right else cell.ljust(width)
-        for cell, width, right in zip(line, widths, _right(table), strict=True)
-    ]
+def _numeric(table: pd.DataFrame) -> NDArray[np.bool_]:
+    """Which columns hold numbers: they are aligned at the right."""
+    return np.array([pd.api.types.is_numeric_dtype(table[column]) for column in table])
 
 
 def heading(column: str) -> str:

@@ -6,22 +6,21 @@ mean_average_precision; the row with member "consensus" is the committee itself.
 with a missing coordinate are neither drawn nor correlated.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import ArrayLike
 
 from xconsensus.errors import InputError
 from xconsensus.figures import style
-from xconsensus.figures.names import write_names
+from xconsensus.figures.names import Label, write_names
 from xconsensus.figures.tables import EXPLAINERS
 from xconsensus.published import ENSEMBLE
 from xconsensus.scores.metrics import Correlation, correlation
-
-MAX_NAMED = 20
 
 _ACCURACY, _SCORE, _PRECISION = "accuracy", "consensus_score", "mean_average_precision"
 _AXES = {
@@ -88,28 +87,27 @@ def _panels(
         drawn = its_members.dropna(subset=[x, y])
         _points(axes, drawn, x, y, symbols)
         entries.update({family: symbol.line() for family, symbol in symbols.items() if family in set(drawn["family"])})
-        if _consensus(axes, table[table["member"] == ENSEMBLE], x, y):
-            entries["Consensus"] = _star([], [])
+        if len(_consensus(table, x, y)):
+            entries["Consensus"] = _star()
+            axes.add_line(_star(*_consensus(table, x, y)[[x, y]].to_numpy(dtype=float).T))
+            axes.update_datalim(_consensus(table, x, y)[[x, y]].to_numpy(dtype=float))
         axes.margins(0.08)
         axes.autoscale_view()
         axes.set_xlabel(labels[0] if labels else _AXES[x])
         axes.set_ylabel(labels[1] if labels else _AXES[y])
         style.tidy(axes)
         title = _title(EXPLAINERS.get(name, name), correlation(drawn[x], drawn[y]), short=columns > 2)
-        axes.set_title(title, fontsize=style.SMALL, linespacing=1.3)
-    style.finish(figure, {family: entries[family] for family in (*symbols, "Consensus") if family in entries}, caption)
-    if columns <= 2:
-        figure.draw_without_rendering()
-        for axes, its_members in zip(figure.axes, own, strict=True):
-            drawn = its_members.dropna(subset=[x, y])
-            if len(drawn) <= MAX_NAMED:
-                write_names(axes, drawn[[x, y]].to_numpy(dtype=float), list(drawn["member"]))
+        style.title(axes, title)
+    style.lay_out(figure)
+    left_out = [write_names(axes, _labels(table, x, y)) for axes, table in zip(panels, members.values(), strict=False)]
+    entries = {family: entries[family] for family in (*symbols, "Consensus") if family in entries}
+    style.finish(figure, entries, caption + _named([table[[x, y]].dropna() for table in own], left_out))
     return figure
 
 
 def _points(axes: Axes, members: pd.DataFrame, x: str, y: str, symbols: Mapping[str, style.Symbol]) -> None:
     """One artist a family, and the scores' intervals along the axis that shows scores."""
-    size = 5.5 if len(members) <= MAX_NAMED else 4.5
+    size = 5.5 if len(members) <= 20 else 4.5
     for family, group in members.groupby("family"):
         symbol = symbols[str(family)]
         axes.add_line(symbol.line(group[x], group[y], size))
@@ -120,31 +118,31 @@ def _points(axes: Axes, members: pd.DataFrame, x: str, y: str, symbols: Mapping[
                 draw(across, group[low], group[high], colors=symbol.colour, linewidth=0.6, alpha=0.45, zorder=2)
 
 
-def _consensus(axes: Axes, row: pd.DataFrame, x: str, y: str) -> bool:
-    """Draw the committee's own point if it has both coordinates."""
-    if row[[x, y]].isna().to_numpy().any() or row.empty:
-        return False
-    point = (float(row[x].iloc[0]), float(row[y].iloc[0]))
-    axes.add_line(_star([point[0]], [point[1]]))
-    axes.update_datalim([point])
-    axes.annotate(
-        "Consensus",
-        point,
-        xytext=(-7, 0),
-        textcoords="offset points",
-        ha="right",
-        va="center",
-        fontsize=style.SMALL,
-        fontweight="bold",
-        color=style.INK,
-    )
-    return True
+def _consensus(table: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
+    """The committee's own row, or none where it lacks a coordinate."""
+    return table[table["member"] == ENSEMBLE].dropna(subset=[x, y])
 
 
-def _star(x: list[float], y: list[float]) -> Line2D:
+def _labels(table: pd.DataFrame, x: str, y: str) -> list[Label]:
+    """The name of each point of a panel, the consensus's in bold."""
+    return [
+        Label("Consensus", x, y, 6.0, bold=True) if name == ENSEMBLE else Label(name, x, y)
+        for name, x, y in table.dropna(subset=[x, y])[["member", x, y]].itertuples(index=False)
+    ]
+
+
+def _named(drawn: Sequence[pd.DataFrame], left_out: Sequence[Sequence[str]]) -> str:
+    """The end of the caption where not all members have their names: how many have, in each panel."""
+    if not any(left_out):
+        return ""
+    counts = [f"{len(table) - len(names)} of {len(table)}" for table, names in zip(drawn, left_out, strict=True)]
+    return f"; named: {' and '.join(counts)} members, the extremes first"
+
+
+def _star(x: ArrayLike = (), y: ArrayLike = ()) -> Line2D:
     return Line2D(
-        x,
-        y,
+        np.asarray(x),
+        np.asarray(y),
         linestyle="none",
         marker="*",
         markersize=11,

@@ -1,13 +1,14 @@
 """How all figures look: symbols of families, type sizes, axes, and the strip below with legend, caption."""
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.markers import MarkerStyle
 from matplotlib.ticker import MaxNLocator
@@ -80,10 +81,20 @@ def tidy(axes: Axes) -> None:
     axes.yaxis.label.set_fontsize(MEDIUM)
 
 
-def finish(figure: Figure, entries: dict[str, Line2D], caption: str) -> None:
+def title(axes: Axes, text: str, pad: float = 6) -> None:
+    """Write small type above axes, ``pad`` points away; matplotlib need not look for its place at each drawing."""
+    axes.set_title(text, fontsize=SMALL, linespacing=1.3, pad=pad, y=1)
+
+
+def lay_out(figure: Figure) -> None:
+    """Place the axes within the figure, once: what is drawn or saved later keeps their places."""
+    ConstrainedLayoutEngine().execute(figure)
+
+
+def finish(figure: Figure, entries: Mapping[str, Line2D], caption: str) -> None:
     """Add a strip below the figure, its height growing by it, with a legend of ``entries`` and the caption.
 
-    The figure must have no layout engine yet; it gets the constrained one, above the strip.
+    The figure must be laid out; its axes keep their sizes.
     """
     width, height = (float(size) for size in figure.get_size_inches())
     columns = _legend_columns(list(entries), 72 * width)
@@ -91,7 +102,10 @@ def finish(figure: Figure, entries: dict[str, Line2D], caption: str) -> None:
     strip = legend_height + caption_height(caption, width)
     total = height + strip
     figure.set_size_inches(width, total)
-    figure.set_layout_engine("constrained", rect=(0, strip / total, 1, height / total))
+    for axes in figure.axes:
+        box = axes.get_position()
+        axes.set_position((box.x0, (strip + box.y0 * height) / total, box.width, box.height * height / total))
+        axes.set_in_layout(True)  # set_position leaves them out when a user crops the figure
     if entries:
         figure.legend(
             list(entries.values()),
