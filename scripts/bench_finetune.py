@@ -68,8 +68,8 @@ def main() -> None:
                 "later / bare": alone / later,
             }
         )
-    size = experiment.images.size
-    show(f"fine-tuning at {size}x{size}, batches of {recipe.batch_size}, {experiment.device}", rows)
+    side = experiment.images.size
+    show(f"fine-tuning at {side}x{side}, batches of {recipe.batch_size}, {experiment.device}", rows)
 
 
 if __name__ == "__main__":

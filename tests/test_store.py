@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from xconsensus.errors import InputError, SettingsError, safe_name
+from xconsensus.errors import DamagedError, InputError, SettingsError, safe_name
 from xconsensus.store import shards as shards_on_disk
 from xconsensus.store.files import (
     atomic,
@@ -27,7 +27,7 @@ from xconsensus.store.files import (
 from xconsensus.store.folders import Store
 from xconsensus.store.provenance import check_settings, difference
 from xconsensus.store.shards import Shards
-from xconsensus.store.tensors import read_header, read_tensors, write_tensors
+from xconsensus.store.tensors import read_header, read_tensors, read_whole, write_tensors
 
 SETTINGS = {"explainer": {"samples": 20, "noise": 0.1}, "seed": 0, "layers": [1, 2], "none": None}
 
