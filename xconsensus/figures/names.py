@@ -29,6 +29,7 @@ _ASIDE, _LEADER, _STRUCK, _CROSSED, _BESIDE, _THROUGH, _LEAVING = 0.05, 4.0, 15.
 _CLEAR = 2.0  # points by which a name without a leader line is nearer to its own point than to any other
 _FEW = 30  # so few names may all fit, if even extremes make room
 _PLACEMENTS = 300  # after so many the names without a place are left out
+_TRIED = 15  # places of a name that are tried in exchange for its own
 
 
 class Label(NamedTuple):
@@ -158,7 +159,7 @@ def _assign(places: Sequence[_Places], first: Sequence[int], order: Sequence[int
     """The place that each name takes, (n,), -1 where none is free: all of ``first``, then the most, at the least cost.
 
     Each in turn takes the place that costs least, and others must leave theirs if it has no other and look for a new
-    one; this costs the more, the more often they had to. Then each looks once more for a cheaper one that is free.
+    one; this costs the more, the more often they had to. Then they exchange places where that is cheaper.
     """
     taken, best = np.full((2, len(places)), -1)
     prices = np.full(len(places), _LEAVING)
@@ -182,10 +183,33 @@ def _assign(places: Sequence[_Places], first: Sequence[int], order: Sequence[int
         if worth[taken >= 0].sum() > worth[best >= 0].sum():
             best = taken.copy()
     for index in [*first, *order]:
-        costs = np.where(_met(index, places, best).any(axis=1), np.inf, places[index].costs)
-        if np.isfinite(costs).any():
-            best[index] = np.argmin(costs)
+        best[index] = _cheapest(index, places, best)
+    for index in np.flatnonzero(best >= 0).tolist():
+        best = _exchanged(index, places, best)
     return best
+
+
+def _cheapest(index: int, places: Sequence[_Places], taken: NDArray[np.int_]) -> int:
+    """The cheapest place of a name that is free, -1 where none is."""
+    costs = np.where(_met(index, places, taken).any(axis=1), np.inf, places[index].costs)
+    return int(np.argmin(costs)) if np.isfinite(costs).any() else -1
+
+
+def _exchanged(index: int, places: Sequence[_Places], taken: NDArray[np.int_]) -> NDArray[np.int_]:
+    """The places (n,) after a name took a cheaper one, if those who must leave find others and all gain by it."""
+    costs, met = places[index].costs, _met(index, places, taken)
+    for place in np.argsort(costs, kind="stable")[:_TRIED]:
+        if costs[place] >= costs[taken[index]]:
+            break
+        new, leaving = taken.copy(), np.flatnonzero(met[place]).tolist()
+        new[leaving], new[index] = -1, place
+        for other in leaving:
+            new[other] = _cheapest(other, places, new)
+        gain = costs[taken[index]] - costs[place]
+        loss = sum(places[i].costs[new[i]] - places[i].costs[taken[i]] for i in leaving)
+        if (new[leaving] >= 0).all() and loss < gain:
+            return new
+    return taken
 
 
 def _met(index: int, places: Sequence[_Places], taken: NDArray[np.int_]) -> Bools:
