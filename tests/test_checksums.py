@@ -54,8 +54,8 @@ def test_what_is_damaged_is_refused_by_its_readers_and_made_again_by_its_stage(
     before = scored.files()
     path = next((scored.outputs / "pets").glob(pattern))
     damage(path)
-    if reader == "vote":
-        shutil.rmtree(scored.outputs / "pets/consensus")  # it reads only what it has not voted on
+    if reader in ("vote", "score"):  # they read only what they have not made yet
+        shutil.rmtree(scored.outputs / "pets" / {"vote": "consensus", "score": "scores"}[reader])
     one_line(scored.run(reader), f"{path.parent}/", path.name, f"xconsensus {maker}")
     assert f"{path.name}: damaged" in scored.done(maker).err.replace(".csv", path.suffix)
     scored.done(reader)

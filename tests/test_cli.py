@@ -201,7 +201,7 @@ def test_a_defect_of_the_program_keeps_its_traceback(photographs: Project, monke
     def defective(*_: object) -> None:
         raise AssertionError("a defect")
 
-    monkeypatch.setattr(finetune, "_predict_member", defective)
+    monkeypatch.setattr(finetune, "predict_member", defective)
     with pytest.raises(AssertionError, match="a defect"):
         photographs.run("finetune")
 

@@ -129,7 +129,10 @@ def train_member(
 
 def _is_made(experiment: Experiment, path: Path, settings: dict[str, Any]) -> bool:
     def check() -> None:
-        check_settings(path, verify(path)["settings"], settings)
+        made = verify(path)["settings"]
+        if made.get("finetune", {}).get("keep") == "last":  # whatever share was to be held out, none was
+            made["finetune"]["validation"] = settings["finetune"]["validation"]
+        check_settings(path, made, settings)
 
     return is_made(path, check, experiment.config["overwrite"])
 

@@ -162,11 +162,12 @@ def results_of(experiments: Sequence[Experiment]) -> Results:
     ids = [record.image_id for record in records]
     experiments = [without_missing(experiment, ids) for experiment in experiments]
     experiment, config = experiments[0], experiments[0].config
+    scores = {each.explainer_name: _scores(each, records) for each in experiments}
     panels, under = _panels(experiment)
     return Results(
         dataset=experiment.store.dataset,
         committee=experiment.committee,
-        scores={each.explainer_name: _scores(each, records) for each in experiments},
+        scores=scores,
         voters=[member.name for member in experiment.members],
         images=_images(experiment, records),
         options=config["plot"],

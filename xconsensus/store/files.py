@@ -45,7 +45,8 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
             raise CommonError(f"{path}: no space left on the device; free some and run again to go on") from error
         raise CommonError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
-        temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
+        with suppress(OSError):  # nothing to remove, or a disk that cannot be written: that is what is raised
+            temporary.unlink()
 
 
 def remove_leftovers(folder: Path) -> None:
