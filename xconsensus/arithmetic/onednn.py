@@ -54,23 +54,14 @@ def convolve(
 
     Parameters
     ----------
-    inputs
-        uint8 (N, C, H, W), channels last.
-    source
-        Step and zero of their bytes.
-    packed
-        The convolution.
-    bias
-        float32 (C',).
-    result
-        Step and zero of the bytes to give, or None for float32.
-    activation
-        none, relu, hardtanh (from 0 to 6), swish or hardswish, as oneDNN names them.
+    inputs : uint8 (N, C, H, W), channels last.
+    source : step and zero of their bytes.
+    packed : the convolution.
+    bias : float32 (C',).
+    result : step and zero of the bytes to give, or None for float32.
+    activation : none, relu, hardtanh (from 0 to 6), swish or hardswish, as oneDNN names them.
 
-    Returns
-    -------
-    Tensor
-        uint8 or float32 (N, C', H', W').
+    Returns uint8 or float32 (N, C', H', W').
     """
     weight, steps, geometry, groups = packed
     kind = torch.float32 if result is None else torch.uint8

@@ -74,12 +74,18 @@ def members_of(
     resize: int,
     weights_dir: str | None = None,
 ) -> list[Member]:
-    """The members of a committee, in the order of ``specifications`` (name -> keys of ``Member``).
+    """The members of a committee, in the order of ``specifications``.
 
-    ``defaults`` stand under every specification. A ``pretrained`` member takes the preprocessing of its weights from
-    the library, key by key unless it says otherwise; of the others, one without its own sizes takes the data set's
-    ``size`` and ``resize``, in pixels and in proportion. ``weights_dir`` is the folder of relative weights files and
-    .py files, and of <member>.safetensors, .pth or .pt: files to read in place of a pretrained member's download.
+    A ``pretrained`` member takes the preprocessing of its weights from the library, key by key unless it says
+    otherwise; of the others, one without its own sizes takes the data set's, in pixels and in proportion.
+
+    Parameters
+    ----------
+    specifications : name -> keys of ``Member``.
+    defaults : what stands under every specification.
+    size, resize : the data set's.
+    weights_dir : the folder of relative weights files and .py files, and of <member>.safetensors, .pth or .pt: files
+        to read in place of a pretrained member's download.
 
     No network is built and nothing downloaded. Raises InputError naming the member for unknown keys, models,
     libraries or weights tags. A missing weights file is the error of who uses the member: others can do without it.

@@ -95,9 +95,14 @@ def _torchvision_model(member: Member, num_classes: int, **kwargs: Any) -> nn.Mo
 def fill(
     model: nn.Module, member: Member, tensors: Mapping[str, Tensor], source: str, new_head: Iterable[str] = ()
 ) -> None:
-    """Load ``tensors`` (name -> tensor, any float dtype) into ``model``.
+    """Load tensors into a model.
 
-    Tensors named in ``new_head`` keep their initial values where the given ones have another shape.
+    Parameters
+    ----------
+    model, member : the network to fill, and whose it is.
+    tensors : name -> tensor, any float dtype.
+    source : where they come from, for messages.
+    new_head : names of tensors that keep their initial values where the given ones have another shape.
 
     Raises InputError naming the member, the source and the first tensor that does not fit.
     """
