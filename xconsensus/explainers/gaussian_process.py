@@ -7,7 +7,7 @@ from xconsensus.explainers.regression import Fit, fit, fitted_r2, reliability, s
 
 # Of real networks a factor of four in the second hardly matters (docs/benchmarks.md).
 _EXPONENT = 0.75  # a superpixel's prior variance grows with its change by hiding to this power
-_PRECISION = 0.5  # of the prior, in samples: it weighs as much as so many of the variance m (1 - m) of a mean m
+_PRIOR_WEIGHT = 0.5  # of the prior, in samples: it weighs as much as so many of the variance m (1 - m) of a mean m
 
 
 def fit_process(
@@ -42,7 +42,7 @@ def fit_process(
         return fit(masks, outputs, weights)
     y, w = outputs.double(), weights.double() / weights.double().sum()
     mean = (w @ y).clamp(1e-12, 1 - 1e-12)
-    scale = len(y) / (_PRECISION * mean * (1 - mean))
+    scale = len(y) / (_PRIOR_WEIGHT * mean * (1 - mean))
     rows, everywhere = ((part.double() - 0.5) * _prior(changes).sqrt() for part in (masks, population))
     across = scale * _covariance(everywhere, rows)
     dual, constant, curve, slopes = _mode(scale * _covariance(rows, rows), y, w)

@@ -9,7 +9,7 @@ from typing import Any
 
 from xconsensus import own_code
 from xconsensus.errors import InputError, nearest, safe_name
-from xconsensus.members import timm_torchvision as libraries
+from xconsensus.members import timm_torchvision
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -112,13 +112,13 @@ def _member(name: str, spec: dict[str, Any], size: int, resize: int, weights_dir
         spec["weights"] = str(folder / spec["weights"])
     _check_model(name, spec["library"], spec["model"])
     if spec.get("pretrained"):
-        found = libraries.preprocessing(name, spec["library"], spec["model"], spec["pretrained"])
+        found = timm_torchvision.preprocessing(name, spec["library"], spec["model"], spec["pretrained"])
         size, resize = found.pop("input_size"), found.pop("resize")
         spec = {**found, **spec, "kwargs": {**found["kwargs"], **spec.get("kwargs", {})}}
         if "weights" in spec:  # in place of the library's
             spec["pretrained"] = False
         elif weights_dir:
-            spec["pretrained_file"] = libraries.local_file(name, folder)
+            spec["pretrained_file"] = timm_torchvision.local_file(name, folder)
     input_size = spec.setdefault("input_size", size)
     spec.setdefault("resize", round(resize * input_size / size))
     for key in ("mean", "std"):
@@ -138,7 +138,7 @@ def _member(name: str, spec: dict[str, Any], size: int, resize: int, weights_dir
 def _check_model(name: str, library: str, model: str) -> None:
     match library:
         case "timm" | "torchvision":
-            libraries.check_model(name, library, model)
+            timm_torchvision.check_model(name, library, model)
         case "module":
             own_code.load(model, f"member {name}")
         case _:
