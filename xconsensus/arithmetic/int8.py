@@ -42,8 +42,8 @@ class Int8(nn.Module):
 
     def __init__(self, model: nn.Module, inputs: Tensor) -> None:
         super().__init__()
-        self.exact = _graph(model)
-        self.rounded, self.scales = _with_bytes(self.exact)
+        self.original = _graph(model)
+        self.rounded, self.scales = _with_bytes(self.original)
         with torch.inference_mode():
             expected = self.calibrate(inputs)
             error = (self(inputs) - expected).norm() / expected.norm()
@@ -56,7 +56,7 @@ class Int8(nn.Module):
 
     def calibrate(self, inputs: Tensor) -> Tensor:
         """Fit what bytes stand for, and biases, to inputs like these (n, 3, H, W); their logits in float32."""
-        seen = _Seen(self.exact, self.scales)
+        seen = _Seen(self.original, self.scales)
         logits: Tensor = seen.run(inputs)
         for name, means in seen.means.items():
             if isinstance(convolution := self.rounded.get_submodule(name), ByteConv2d):
