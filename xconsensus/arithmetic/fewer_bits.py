@@ -32,7 +32,6 @@ class In16Bits(nn.Module):
         self.model, self.kind = model, kind
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """What the model gives."""
         with torch.autocast(inputs.device.type, self.kind):
             found: Tensor = self.model(inputs)
             return found

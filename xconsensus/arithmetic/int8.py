@@ -18,8 +18,8 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrize import is_parametrized
 
-from xconsensus.arithmetic import onednn
-from xconsensus.arithmetic.byte_layers import ByteConv2d, Scale, ToBytes, channel_means
+from xconsensus.arithmetic.byte_layers import ByteConv2d, ToBytes
+from xconsensus.arithmetic.onednn import Scale, add_to
 
 # activations that a convolution of bytes computes itself, as oneDNN names them
 _MODULES = {nn.ReLU: "relu", nn.ReLU6: "hardtanh", nn.SiLU: "swish", nn.Hardswish: "hardswish"}
@@ -98,7 +98,7 @@ class _Seen(fx.Interpreter):
             low, high = result.movedim(1, -1).aminmax()  # in the order of memory, or it would be copied
             self.scales[n.name].cover(float(low), float(high))
         if n.op == "call_module" and isinstance(self.submodules[str(n.target)], nn.Conv2d):
-            self.means[str(n.target)] = channel_means(result)
+            self.means[str(n.target)] = result.mean((0, 2, 3))
         return result
 
 
@@ -190,7 +190,7 @@ def _sum_in_place(node: fx.Node, modules: dict[str, nn.Module]) -> None:
         return
     activated, name = _activation(total, modules)
     own, other = total.args
-    total.target, total.args = onednn.add_to, (node, other if own is node else own, name == "relu")
+    total.target, total.args = add_to, (node, other if own is node else own, name == "relu")
     if activated and name == "relu":
         activated.replace_all_uses_with(total)
         node.graph.erase_node(activated)
