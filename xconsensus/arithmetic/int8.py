@@ -87,8 +87,8 @@ def _graph(model: nn.Module) -> fx.GraphModule:
 class _Seen(fx.Interpreter):
     """Runs a model in float32; sets the scales of its values, by node, and notes its convolutions' channel means."""
 
-    def __init__(self, exact: fx.GraphModule, scales: dict[str, Scale]) -> None:
-        super().__init__(exact)
+    def __init__(self, original: fx.GraphModule, scales: dict[str, Scale]) -> None:
+        super().__init__(original)
         self.scales = scales
         self.means: dict[str, Tensor] = {}
 
@@ -118,9 +118,9 @@ class _Step:
         return source
 
 
-def _with_bytes(exact: fx.GraphModule) -> tuple[fx.GraphModule, dict[str, Scale]]:
-    """A copy with convolutions of bytes, and the scale of each value that becomes bytes, by its node in ``exact``."""
-    rounded = fx.GraphModule(exact, copy.deepcopy(exact.graph))
+def _with_bytes(original: fx.GraphModule) -> tuple[fx.GraphModule, dict[str, Scale]]:
+    """A copy with convolutions of bytes, and the scale of each value that becomes bytes, by its node."""
+    rounded = fx.GraphModule(original, copy.deepcopy(original.graph))
     if not (steps := _steps(rounded)):
         raise ValueError("it has no convolution that could")
     convolutions = {step.node for step in steps}
