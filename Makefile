@@ -87,7 +87,7 @@ test: .venv/.tested ## the test suite
 
 test-cluster: .venv/.clustered ## explain on SLURM and Ray, two nodes of each started here (apt-get installs SLURM)
 	@tests/install_slurm
-	@XCONSENSUS_CLUSTER=1 $(BIN)/python -m pytest tests/test_cluster.py $(ARGS)
+	@XCONSENSUS_CLUSTER=1 $(BIN)/python -m pytest tests/test_cluster.py tests/test_slurm.py $(ARGS)
 
 test-faults: .venv/.tested ## kill -9 at 32 moments of finetune, explain, vote and score, in two minutes
 	@KILLS=8 $(BIN)/python -m pytest tests/test_faults.py -k killed $(ARGS)

@@ -113,12 +113,14 @@ def open_experiment(values: Mapping[str, Any]) -> Experiment:
     images = CroppedImages(dataset, group["resize"], group["size"], room, skip)
     store = Store(Path(values["output_dir"]), group["name"])
     store.images(committee["name"])  # a name that can be no file stops here
+    specifications = catalogue.specifications(committee)
     members = members_of(
-        catalogue.specifications(committee),
+        specifications,
         defaults=committee["member_defaults"],
         size=group["size"],
         resize=group["resize"],
         weights_dir=committee["weights_dir"],
+        known=[name for name in specifications if store.predictions("test", name).is_file()],  # these were built once
     )
     _check_committee(committee, members)
     return Experiment(values, dataset, images, tuple(members), store, device)

@@ -1,7 +1,7 @@
 """Members of a committee: architecture, weights and preprocessing, resolved in this one place."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -13,6 +13,7 @@ from xconsensus.members import timm_torchvision
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+LIBRARIES = ("timm", "torchvision", "module")
 INTERPOLATIONS = ("bilinear", "bicubic")  # those that torch can smooth before it shrinks an image
 
 
@@ -73,6 +74,7 @@ def members_of(
     size: int,
     resize: int,
     weights_dir: str | None = None,
+    known: Collection[str] = (),
 ) -> list[Member]:
     """The members of a committee, in the order of ``specifications``.
 
@@ -86,15 +88,19 @@ def members_of(
     size, resize : the data set's.
     weights_dir : the folder of relative weights files and .py files, and of <member>.safetensors, .pth or .pt: files
         to read in place of a pretrained member's download.
+    known : members whose model is known to exist: to look one up is to import its library, which takes seconds.
 
     No network is built and nothing downloaded. Raises InputError naming the member for unknown keys, models,
     libraries or weights tags. A missing weights file is the error of who uses the member: others can do without it.
     """
     if not specifications:
         raise InputError("the committee is empty: name at least one member in committee.members or committee.catalogue")
-    return [
-        _member(name, {**defaults, **(spec or {})}, size, resize, weights_dir) for name, spec in specifications.items()
-    ]
+    members = []
+    for name, given in specifications.items():
+        members.append(_member(name, {**defaults, **(given or {})}, size, resize, weights_dir))
+        if name not in known:
+            check_model(members[-1])
+    return members
 
 
 def _member(name: str, spec: dict[str, Any], size: int, resize: int, weights_dir: str | None) -> Member:
@@ -103,6 +109,8 @@ def _member(name: str, spec: dict[str, Any], size: int, resize: int, weights_dir
     if absent := [key for key in ("library", "model") if not spec.get(key)]:
         raise InputError(f"member {name}: committee.members.{name}.{absent[0]} is missing")
     safe_name(name, "member")
+    if spec["library"] not in LIBRARIES:
+        raise InputError(f"member {name}: library={spec['library']} is unknown{nearest(spec['library'], LIBRARIES)}")
     spec = {key: value for key, value in spec.items() if value is not None}
     spec.setdefault("family", name)
     folder = Path(weights_dir) if weights_dir else Path()
@@ -110,7 +118,6 @@ def _member(name: str, spec: dict[str, Any], size: int, resize: int, weights_dir
         spec["model"] = str(folder / spec["model"])
     if "weights" in spec:
         spec["weights"] = str(folder / spec["weights"])
-    _check_model(name, spec["library"], spec["model"])
     if spec.get("pretrained"):
         found = timm_torchvision.preprocessing(name, spec["library"], spec["model"], spec["pretrained"])
         size, resize = found.pop("input_size"), found.pop("resize")
@@ -135,15 +142,12 @@ def _member(name: str, spec: dict[str, Any], size: int, resize: int, weights_dir
     return Member(name=name, **spec)
 
 
-def _check_model(name: str, library: str, model: str) -> None:
-    match library:
-        case "timm" | "torchvision":
-            timm_torchvision.check_model(name, library, model)
-        case "module":
-            own_code.load(model, f"member {name}")
-        case _:
-            known = ["timm", "torchvision", "module"]
-            raise InputError(f"member {name}: library={library} is unknown{nearest(library, known)}")
+def check_model(member: Member) -> None:
+    """InputError naming the member whose library or own code has no such model."""
+    if member.library == "module":
+        own_code.load(member.model, f"member {member.name}")
+    else:
+        timm_torchvision.check_model(member.name, member.library, member.model)
 
 
 def file_digest(path: Path) -> str:

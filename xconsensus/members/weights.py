@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from xconsensus import own_code
 from xconsensus.errors import InputError
 from xconsensus.members import timm_torchvision
-from xconsensus.members.member import Member
+from xconsensus.members.member import Member, check_model
 
 
 def build(member: Member, num_classes: int) -> nn.Module:
@@ -23,6 +23,7 @@ def build(member: Member, num_classes: int) -> nn.Module:
     Raises InputError naming the member when the architecture refuses its kwargs, and, with the file to fetch and
     where to put it, when its pretrained weights can neither be read nor downloaded.
     """
+    check_model(member)
     constructor = _constructor(member)
     kwargs = dict(member.kwargs)
     if member.library != "module" or "num_classes" in inspect.signature(constructor).parameters:
