@@ -183,7 +183,7 @@ class Project:
         return done(stage, *self.arguments, *arguments)
 
     def files(self) -> dict[str, bytes]:
-        """All but the file of locks, which is empty, and the records of what ran where and when."""
+        """All but the file of locks, which is empty, and the logs of what ran where and when."""
         found = {str(p.relative_to(self.outputs)): p for p in self.outputs.rglob("*") if p.is_file()}
         others = [name for name in found if Path(name).name == ".locks" or "/status/" in name]
         return {name: path.read_bytes() for name, path in found.items() if name not in others}

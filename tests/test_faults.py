@@ -51,7 +51,7 @@ def arguments(folder: Path, stage: str) -> tuple[str, ...]:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Every file but the one that holds locks; records of how runs went, which have times in them, as names alone."""
+    """Every file but the one that holds locks; logs of how runs went, which have times in them, as names alone."""
     found = (path for path in (folder / "outputs").rglob("*") if path.is_file() and path.name != ".locks")
     return {str(path.relative_to(folder)): b"" if "status" in path.parts else path.read_bytes() for path in found}
 

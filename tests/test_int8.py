@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from xconsensus.arithmetic import precision
-from xconsensus.arithmetic.byte_layers import ByteConv2d, Scale, ToBytes
+from xconsensus.arithmetic.byte_layers import ByteConv2d, ToBytes
 from xconsensus.arithmetic.fewer_bits import FewerBits, ForImage, in_precision
 from xconsensus.arithmetic.folding import fold_batch_norms
 from xconsensus.arithmetic.int8 import Int8
-from xconsensus.arithmetic.onednn import add_to, in_one_pass, in_three_passes, multiplies_bytes
+from xconsensus.arithmetic.onednn import Scale, add_to, in_one_pass, in_three_passes, multiplies_bytes
 from xconsensus.arithmetic.precision import by_rule
 from xconsensus.compat import torchvision
 from xconsensus.errors import InputError
@@ -42,14 +42,14 @@ def test_bytes_are_the_nearest_ones_and_0_is_one_of_them(low: float, high: float
     assert callable(to_bytes)
     scale = scale_over(low, high)
     values = torch.linspace(low, high, 1001).view(1, 7, 11, 13).contiguous(memory_format=torch.channels_last)
-    found = to_bytes(values, scale.step, scale.zero)
+    found = to_bytes(values, scale)
     assert found.dtype == torch.uint8
     assert found.stride() == values.stride()
     assert 0 <= scale.zero <= 255
     back = (found.double() - scale.zero) * scale.step
     assert (back - values).abs().max() <= scale.step / 2 * 1.01
-    assert (to_bytes(torch.zeros(3), scale.step, scale.zero) == scale.zero).all()
-    beyond = to_bytes(torch.tensor([-100.0, 100.0]), scale.step, scale.zero)
+    assert (to_bytes(torch.zeros(3), scale) == scale.zero).all()
+    beyond = to_bytes(torch.tensor([-100.0, 100.0]), scale)
     assert beyond.tolist() == [0, 255]
 
 

@@ -24,7 +24,7 @@ def row(outcome: Outcome, name: str) -> list[str]:
     return next(line.split() for line in outcome.out.splitlines() if line.split()[:1] == [name])
 
 
-def record(project: Project, name: str) -> Path:
+def log_of(project: Project, name: str) -> Path:
     return project.outputs / f"pets/status/{name}.json"
 
 
@@ -50,10 +50,10 @@ def test_before_any_stage_all_is_missing_and_nothing_is_written(photographs: Pro
 
 def test_what_is_missing_is_counted_and_timed(scored: Project) -> None:
     next((scored.outputs / "pets/explanations/lime/third").iterdir()).unlink()
-    write_json(record(scored, "explain/lime/first"), {"state": "done", "done": 6, "seconds": 12.0})
-    write_json(record(scored, "explain/lime/second"), {"state": "done", "done": 6, "seconds": 24.0})
-    record(scored, "explain/lime/third").unlink()
-    record(scored, "explain/lime/fourth").unlink()
+    write_json(log_of(scored, "explain/lime/first"), {"state": "done", "done": 6, "seconds": 12.0})
+    write_json(log_of(scored, "explain/lime/second"), {"state": "done", "done": 6, "seconds": 24.0})
+    log_of(scored, "explain/lime/third").unlink()
+    log_of(scored, "explain/lime/fourth").unlink()
     outcome = scored.run("status", *LIME)
     assert outcome.code == 3
     assert row(outcome, "third")[3] == "0/6"
@@ -106,7 +106,7 @@ def test_a_failing_member_lets_the_others_finish_and_stands_in_status_until_it_s
 
 def test_a_running_member_is_shown_and_a_dead_process_has_crashed(explained: Project) -> None:
     shutil.rmtree(explained.outputs / "pets/explanations/lime/second")
-    path = record(explained, "explain/lime/second")
+    path = log_of(explained, "explain/lime/second")
     write_json(path, {"state": "running", "host": HOST, "pid": os.getpid(), "started": "now"})
     outcome = explained.run("status", *LIME)
     assert outcome.code == 3
@@ -133,13 +133,13 @@ def test_a_member_that_crashes_the_process_is_tried_last(predicted: Project) -> 
         assert subprocess.run(command, capture_output=True, check=False).returncode == -signal.SIGABRT
         made.append({path.stem for path in predictions.glob("*.safetensors")})
     assert made == [set(), {"second", "third", "fourth"}]
-    found = read_entry(record(predicted, "finetune/first"))
+    found = read_entry(log_of(predicted, "finetune/first"))
     assert found
     assert (found.state, found.deaths) == ("crashed", 2)
     assert "crashed: finetune first" in predicted.run("status", *LIME).out
 
 
-def test_records_follow_the_work(tmp_path: Path) -> None:
+def test_logs_follow_the_work(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     Worklog(path).end("done")
     Worklog(path).end("stopped")
@@ -166,7 +166,7 @@ def test_an_interrupted_run_has_stopped_not_crashed(predicted: Project) -> None:
     shutil.rmtree(predicted.outputs / "pets/status")
     command = [str(script()), "explain", *predicted.arguments, "explain.shard_images=1", "explainer.samples=30000"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    path = record(predicted, "explain/lime/first")
+    path = log_of(predicted, "explain/lime/first")
     wait_until(path.exists)
     process.terminate()
     process.wait()

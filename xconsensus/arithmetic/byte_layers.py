@@ -1,25 +1,10 @@
-"""Layers of bytes: a convolution that takes them, what its bytes stand for, and the conversion to them."""
-
-from dataclasses import dataclass
+"""Layers of bytes: a convolution that takes them, and the conversion to them."""
 
 import torch
 from torch import Tensor, nn
 
 from xconsensus.arithmetic import onednn
-
-
-@dataclass
-class Scale:
-    """What a tensor's bytes stand for: (byte - zero) * step."""
-
-    step: float = 1.0
-    zero: int = 0
-
-    def cover(self, low: float, high: float) -> None:
-        """Let bytes reach from ``low`` to ``high``, and have 0 among their values, which padding needs."""
-        low, high = min(low, 0.0), max(high, 0.0)
-        self.step = max((high - low) / onednn.LEVELS, 1e-30)
-        self.zero = round(-low / self.step)
+from xconsensus.arithmetic.onednn import Scale
 
 
 class ToBytes(nn.Module):
@@ -31,7 +16,7 @@ class ToBytes(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """The nearest bytes, uint8 of the same shape, of float32 values."""
-        return onednn.to_bytes(values, self.scale.step, self.scale.zero)
+        return onednn.to_bytes(values, self.scale)
 
 
 class ByteConv2d(nn.Module):
@@ -55,17 +40,9 @@ class ByteConv2d(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """uint8 or float32 (N, C', H', W')."""
         if self.means is not None:
-            self.bias = self.exact_bias + self.means - channel_means(self._convolve(inputs, None, "none"))
+            self.bias = self.exact_bias + self.means - self._convolve(inputs, None, "none").mean((0, 2, 3))
             self.means = None
         return self._convolve(inputs, self.result, self.activation)
 
     def _convolve(self, inputs: Tensor, result: Scale | None, activation: str) -> Tensor:
-        return onednn.convolve(
-            *(inputs, (self.source.step, self.source.zero), self.packed, self.bias),
-            *(None if result is None else (result.step, result.zero), activation),
-        )
-
-
-def channel_means(values: Tensor) -> Tensor:
-    """The means (C,) of values (N, C, H, W)."""
-    return values.mean((0, 2, 3))
+        return onednn.convolve(inputs, self.source, self.packed, self.bias, result, activation)

@@ -32,7 +32,6 @@ class In16Bits(nn.Module):
         self.model, self.kind = model, kind
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """What the model gives."""
         with torch.autocast(inputs.device.type, self.kind):
             found: Tensor = self.model(inputs)
             return found
@@ -101,21 +100,21 @@ class ForImage:
         self.device, self.normalise, self.label = self._exact.device, self._exact.normalise, self._exact.label
         self.gradients = self._rounded.gradients
         self._first: list[Tensor] = []
+        self._probabilities: list[Tensor] = []
         self._errors: list[Tensor] = []
-        self._count = 0
-        self._mean = self._squares = torch.zeros((), dtype=torch.float64)
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Logits (N, classes), float32, of normalised inputs (N, 3, H, W)."""
-        first, checked = (max(0, count - self._count) for count in (FITTED, FITTED + CHECKED))
+        done = sum(map(len, self._probabilities))
+        first, checked = (max(0, count - done) for count in (FITTED, FITTED + CHECKED))
         answers = ((self._fit, inputs[:first]), (self._rounded, inputs[first:]))
         logits = torch.cat([answer(part) for answer, part in answers if len(part)])
         with torch.no_grad():
-            probabilities = logits.softmax(1).double()
+            probabilities = logits.softmax(1)
             if len(inputs[first:checked]):
                 exact = self._exact(inputs[first:checked]).softmax(1)
-                self._errors.append(probabilities[first:checked] - exact)
-            self._add(probabilities)
+                self._errors.append(probabilities[first:checked].double() - exact)
+            self._probabilities.append(probabilities)
         return logits
 
     def share_of_error(self, target: int) -> float:
@@ -125,7 +124,8 @@ class ForImage:
         if not self._errors:
             return 0.0
         square = torch.cat(self._errors)[:, target].square().mean()
-        return float(square * (self._count - 1) / self._squares[target]) if square > 0 else 0.0
+        outputs = torch.cat([part[:, target] for part in self._probabilities]).double()
+        return float(square / outputs.var()) if square > 0 else 0.0
 
     def _fit(self, inputs: Tensor) -> Tensor:
         """Logits of some of the first inputs: of bytes, which are fitted to all of these so far, in float32."""
@@ -135,11 +135,3 @@ class ForImage:
         self._first.append(self._exact.resized(inputs))
         with torch.inference_mode():
             return model.calibrate(torch.cat(self._first))[-len(inputs) :].float()
-
-    def _add(self, probabilities: Tensor) -> None:
-        """Count probabilities (n, classes) in their mean and sum of squares (Chan et al. 1979)."""
-        own, new = self._count, len(probabilities)
-        change = probabilities.mean(0) - self._mean.to(probabilities.device)
-        squares = (probabilities - probabilities.mean(0)).square().sum(0)
-        self._squares = self._squares.to(squares.device) + squares + change.square() * (own * new / (own + new))
-        self._count, self._mean = own + new, probabilities.mean(0) - change * (own / (own + new))

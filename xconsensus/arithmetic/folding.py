@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.nn.utils.parametrize import is_parametrized
 
+from xconsensus.arithmetic.fewer_bits import noise
 from xconsensus.members.network import Network
 
 _TOLERANCE = 1e-3  # of the largest logit; folding itself changes some 1e-6
@@ -23,9 +24,7 @@ class _Pair:
 
 def fold(network: Network) -> Network:
     """The network, in place, with batch normalisation folded: faster, and not to be trained any more."""
-    size = network.member.input_size
-    noise = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
-    fold_batch_norms(network.model, noise.to(network.device))
+    fold_batch_norms(network.model, noise(network)[:1])
     return network
 
 

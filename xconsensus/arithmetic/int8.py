@@ -18,8 +18,8 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrize import is_parametrized
 
-from xconsensus.arithmetic import onednn
-from xconsensus.arithmetic.byte_layers import ByteConv2d, Scale, ToBytes, channel_means
+from xconsensus.arithmetic.byte_layers import ByteConv2d, ToBytes
+from xconsensus.arithmetic.onednn import Scale, add_to
 
 # activations that a convolution of bytes computes itself, as oneDNN names them
 _MODULES = {nn.ReLU: "relu", nn.ReLU6: "hardtanh", nn.SiLU: "swish", nn.Hardswish: "hardswish"}
@@ -42,8 +42,8 @@ class Int8(nn.Module):
 
     def __init__(self, model: nn.Module, inputs: Tensor) -> None:
         super().__init__()
-        self.exact = _graph(model)
-        self.rounded, self.scales = _with_bytes(self.exact)
+        self.original = _graph(model)
+        self.rounded, self.scales = _with_bytes(self.original)
         with torch.inference_mode():
             expected = self.calibrate(inputs)
             error = (self(inputs) - expected).norm() / expected.norm()
@@ -56,7 +56,7 @@ class Int8(nn.Module):
 
     def calibrate(self, inputs: Tensor) -> Tensor:
         """Fit what bytes stand for, and biases, to inputs like these (n, 3, H, W); their logits in float32."""
-        seen = _Seen(self.exact, self.scales)
+        seen = _Seen(self.original, self.scales)
         logits: Tensor = seen.run(inputs)
         for name, means in seen.means.items():
             if isinstance(convolution := self.rounded.get_submodule(name), ByteConv2d):
@@ -87,8 +87,8 @@ def _graph(model: nn.Module) -> fx.GraphModule:
 class _Seen(fx.Interpreter):
     """Runs a model in float32; sets the scales of its values, by node, and notes its convolutions' channel means."""
 
-    def __init__(self, exact: fx.GraphModule, scales: dict[str, Scale]) -> None:
-        super().__init__(exact)
+    def __init__(self, original: fx.GraphModule, scales: dict[str, Scale]) -> None:
+        super().__init__(original)
         self.scales = scales
         self.means: dict[str, Tensor] = {}
 
@@ -98,7 +98,7 @@ class _Seen(fx.Interpreter):
             low, high = result.movedim(1, -1).aminmax()  # in the order of memory, or it would be copied
             self.scales[n.name].cover(float(low), float(high))
         if n.op == "call_module" and isinstance(self.submodules[str(n.target)], nn.Conv2d):
-            self.means[str(n.target)] = channel_means(result)
+            self.means[str(n.target)] = result.mean((0, 2, 3))
         return result
 
 
@@ -118,9 +118,9 @@ class _Step:
         return source
 
 
-def _with_bytes(exact: fx.GraphModule) -> tuple[fx.GraphModule, dict[str, Scale]]:
-    """A copy with convolutions of bytes, and the scale of each value that becomes bytes, by its node in ``exact``."""
-    rounded = fx.GraphModule(exact, copy.deepcopy(exact.graph))
+def _with_bytes(original: fx.GraphModule) -> tuple[fx.GraphModule, dict[str, Scale]]:
+    """A copy with convolutions of bytes, and the scale of each value that becomes bytes, by its node."""
+    rounded = fx.GraphModule(original, copy.deepcopy(original.graph))
     if not (steps := _steps(rounded)):
         raise ValueError("it has no convolution that could")
     convolutions = {step.node for step in steps}
@@ -190,7 +190,7 @@ def _sum_in_place(node: fx.Node, modules: dict[str, nn.Module]) -> None:
         return
     activated, name = _activation(total, modules)
     own, other = total.args
-    total.target, total.args = onednn.add_to, (node, other if own is node else own, name == "relu")
+    total.target, total.args = add_to, (node, other if own is node else own, name == "relu")
     if activated and name == "relu":
         activated.replace_all_uses_with(total)
         node.graph.erase_node(activated)

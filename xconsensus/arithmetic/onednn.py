@@ -5,13 +5,14 @@ and int8 is refused. The conversion to bytes and the sum with a ReLU have slower
 """
 
 import warnings
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-LEVELS = 255  # the largest byte
+_LEVELS = 255  # the largest byte
 
 warnings.filterwarnings("ignore", "torch.quantize_per_tensor", UserWarning)  # that it is to be removed
 
@@ -22,6 +23,20 @@ def multiplies_bytes(device: torch.device) -> bool:
     has = any(getattr(torch.cpu, ability, lambda: False)() for ability in abilities)
     operators = all(hasattr(torch.ops.onednn, name) for name in ("qconv_prepack", "qconv2d_pointwise"))
     return device.type == "cpu" and has and operators
+
+
+@dataclass
+class Scale:
+    """What a tensor's bytes stand for: (byte - zero) * step."""
+
+    step: float = 1.0
+    zero: int = 0
+
+    def cover(self, low: float, high: float) -> None:
+        """Let bytes reach from ``low`` to ``high``, and have 0 among their values, which padding needs."""
+        low, high = min(low, 0.0), max(high, 0.0)
+        self.step = max((high - low) / _LEVELS, 1e-30)
+        self.zero = round(-low / self.step)
 
 
 class Packed(NamedTuple):
@@ -43,55 +58,42 @@ def pack(convolution: nn.Conv2d, weight: Tensor, steps: Tensor) -> Packed:
 
 
 def convolve(
-    inputs: Tensor,
-    source: tuple[float, int],
-    packed: Packed,
-    bias: Tensor,
-    result: tuple[float, int] | None,
-    activation: str,
+    inputs: Tensor, source: Scale, packed: Packed, bias: Tensor, result: Scale | None, activation: str
 ) -> Tensor:
     """A convolution of bytes with its activation.
 
     Parameters
     ----------
-    inputs
-        uint8 (N, C, H, W), channels last.
-    source
-        Step and zero of their bytes.
-    packed
-        The convolution.
-    bias
-        float32 (C',).
-    result
-        Step and zero of the bytes to give, or None for float32.
-    activation
-        none, relu, hardtanh (from 0 to 6), swish or hardswish, as oneDNN names them.
+    inputs : uint8 (N, C, H, W), channels last.
+    source : what they stand for.
+    packed : the convolution.
+    bias : float32 (C',).
+    result : what the bytes to give stand for, or None for float32.
+    activation : none, relu, hardtanh (from 0 to 6), swish or hardswish, as oneDNN names them.
 
-    Returns
-    -------
-    Tensor
-        uint8 or float32 (N, C', H', W').
+    Returns uint8 or float32 (N, C', H', W').
     """
     weight, steps, geometry, groups = packed
     kind = torch.float32 if result is None else torch.uint8
+    result = result or Scale()
     found: Tensor = torch.ops.onednn.qconv2d_pointwise(
-        *(inputs, *source, weight, steps, torch.zeros(len(steps), dtype=torch.int64), bias),
-        *(*geometry, groups, *(result or (1.0, 0)), kind),
+        *(inputs, source.step, source.zero, weight, steps, torch.zeros(len(steps), dtype=torch.int64), bias),
+        *(*geometry, groups, result.step, result.zero, kind),
         *(activation, [0.0, 6.0] if activation == "hardtanh" else [], ""),
     )
     return found
 
 
-def in_one_pass(values: Tensor, step: float, zero: int) -> Tensor:
+def in_one_pass(values: Tensor, scale: Scale) -> Tensor:
     """The nearest bytes, uint8 of the same shape, of float32 values."""
-    packed = torch.quantize_per_tensor(values, step, zero, torch.quint8)
+    packed = torch.quantize_per_tensor(values, scale.step, scale.zero, torch.quint8)
     return torch.empty(0, dtype=torch.uint8).set_(packed.untyped_storage(), 0, packed.shape, packed.stride())
 
 
-def in_three_passes(values: Tensor, step: float, zero: int) -> Tensor:
+def in_three_passes(values: Tensor, scale: Scale) -> Tensor:
     """The same in four times as long, by operators that stay."""
-    half_up = torch.tensor(zero + 0.5)  # conversion to bytes rounds down
-    return torch.add(half_up, values, alpha=1 / step).clamp_(0, LEVELS).to(torch.uint8)
+    half_up = torch.tensor(scale.zero + 0.5)  # conversion to bytes rounds down
+    return torch.add(half_up, values, alpha=1 / scale.step).clamp_(0, _LEVELS).to(torch.uint8)
 
 
 to_bytes = in_one_pass if hasattr(torch, "quantize_per_tensor") else in_three_passes

@@ -44,7 +44,13 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
 def checked_mask(
     mask: NDArray[np.bool_], image: NDArray[np.uint8], path: Path, image_path: str, rule: str
 ) -> NDArray[np.bool_]:
-    """``mask`` (H, W) of ``image`` (H, W, 3), both as read from their files; ``rule`` says why it may be empty.
+    """The mask, if it can be that of its image.
+
+    Parameters
+    ----------
+    mask, image : (H, W) and (H, W, 3), as read from their files.
+    path, image_path : these files, for the message.
+    rule : why a mask may be empty.
 
     Raises InputError naming ``path`` when the mask is of another size or empty.
     """

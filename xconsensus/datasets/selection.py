@@ -33,10 +33,16 @@ def right_images(correct: NDArray[np.bool_], only_correct: str) -> NDArray[np.bo
 def choose(
     records: Sequence[Record], sample: str, images: int | None, per_class: int | None, seed: int
 ) -> list[Record]:
-    """At most ``images`` of ``records``, spread over the classes, in the order of ``records``.
+    """Images spread over the classes, in the order of ``records``: class after class gives one in turn.
 
-    Class after class gives one image in turn, its first or (``sample`` random) a random one, until there are
-    enough; no class gives more than ``per_class``. None is no limit. Raises InputError for another ``sample``.
+    Parameters
+    ----------
+    records : the images to choose from.
+    sample : whether a class gives its ``first`` or a ``random`` one of those it has left.
+    images, per_class : at most so many, in all and of one class; None = no limit.
+    seed : of random ones.
+
+    Raises InputError for another ``sample``.
     """
     if sample not in SAMPLES:
         raise InputError(f"explain.sample={sample} is none of {', '.join(SAMPLES)}")

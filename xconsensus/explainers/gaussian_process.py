@@ -7,7 +7,7 @@ from xconsensus.explainers.regression import Fit, fit, fitted_r2, reliability, s
 
 # Of real networks a factor of four in the second hardly matters (docs/benchmarks.md).
 _EXPONENT = 0.75  # a superpixel's prior variance grows with its change by hiding to this power
-_PRECISION = 0.5  # of the prior, in samples: it weighs as much as so many of the variance m (1 - m) of a mean m
+_PRIOR_WEIGHT = 0.5  # of the prior, in samples: it weighs as much as so many of the variance m (1 - m) of a mean m
 
 
 def fit_process(
@@ -24,12 +24,17 @@ def fit_process(
 
     What a linear model leaves over of a network's probability is noise to its coefficients, and there is much of it:
     a probability saturates, superpixels act together, and of a hundred coefficients most are nearly zero. Here the
-    probabilities ``outputs`` (n,) of ``masks`` (n, K) with ``weights`` (n,) are a logistic curve of a score that is a
-    Gaussian process a priori: linear in the superpixels plus linear in their pairs, both parts of equal variance, and
-    the more a superpixel's hiding changes the image (``changes`` (K,), sums of squares), the more it may matter. The
-    posterior mode (Rasmussen and Williams 2006, Gaussian Processes for Machine Learning, section 3.4, here with a
-    quasi-likelihood) is read, without the network, on ``population`` (m, K), many more masks of weight ``importance``
-    (m,), and `fit` of these values is the result.
+    probabilities are a logistic curve of a score that is a Gaussian process a priori: linear in the superpixels plus
+    linear in their pairs, both parts of equal variance, and the more a superpixel's hiding changes the image, the more
+    it may matter. The posterior mode (Rasmussen and Williams 2006, Gaussian Processes for Machine Learning, section
+    3.4, here with a quasi-likelihood) is read, without the network, on many more masks, and `fit` of these values is
+    the result.
+
+    Parameters
+    ----------
+    masks, outputs, weights, pairs : as in `fit`; the outputs are probabilities.
+    changes : (K,), how much hiding each superpixel changes the image, sums of squares.
+    population, importance : (m, K) and (m,), the many masks and their weights.
 
     R2 is that of the curve; the rest as in `fit`. The reliability is the agreement with another draw of masks.
     """
@@ -37,7 +42,7 @@ def fit_process(
         return fit(masks, outputs, weights)
     y, w = outputs.double(), weights.double() / weights.double().sum()
     mean = (w @ y).clamp(1e-12, 1 - 1e-12)
-    scale = len(y) / (_PRECISION * mean * (1 - mean))
+    scale = len(y) / (_PRIOR_WEIGHT * mean * (1 - mean))
     rows, everywhere = ((part.double() - 0.5) * _prior(changes).sqrt() for part in (masks, population))
     across = scale * _covariance(everywhere, rows)
     dual, constant, curve, slopes = _mode(scale * _covariance(rows, rows), y, w)

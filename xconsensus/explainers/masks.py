@@ -14,10 +14,15 @@ SAMPLINGS = ("iid", "hadamard")
 def draw_masks(samples: int, superpixels: int, sampling: str, keep: float, generator: torch.Generator) -> Tensor:
     """Masks (samples, superpixels), bool, True where a superpixel is visible.
 
-    iid: independent with probability ``keep``. hadamard: pairs of a mask and its complement, of rows of a Hadamard
-    matrix with random columns, signs and order of rows, a two-level design with fold-over (Plackett and Burman 1946,
-    doi:10.1093/biomet/33.4.305), so that effects of single superpixels alias neither with each other nor with effects
-    of even order. It shows each superpixel in half of the masks.
+    Parameters
+    ----------
+    samples, superpixels : how many masks, and of how many superpixels.
+    sampling : iid, independent draws; or hadamard, pairs of a mask and its complement, of rows of a Hadamard matrix
+        with random columns, signs and order of rows, a two-level design with fold-over (Plackett and Burman 1946,
+        doi:10.1093/biomet/33.4.305), so that effects of single superpixels alias neither with each other nor with
+        effects of even order.
+    keep : the probability that iid shows a superpixel; hadamard shows each in half of the masks.
+    generator : of the draws.
     """
     if sampling == "iid":
         return torch.rand(samples, superpixels, generator=generator) < keep

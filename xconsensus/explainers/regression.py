@@ -16,12 +16,19 @@ class Fit(NamedTuple):
 
 
 def fit(masks: Tensor, outputs: Tensor, weights: Tensor, ridge: float = 0.0, *, pairs: bool = False) -> Fit:
-    """Weighted linear regression of ``outputs`` (n,) on ``masks`` (n, K) with an unpenalised intercept.
+    """Weighted linear regression of ``outputs`` on ``masks`` with an unpenalised intercept.
 
     Minimises sum_i w_i (y_i - b - <x_i, coef>)^2 + ridge ||coef||^2; the least-norm solution where the samples do
-    not determine it. R2 is 0 for constant outputs, as nothing is explained. The reliability is `reliability`, 0
-    where the samples do not determine the solution; ``pairs`` says that masks 2 i and 2 i + 1 were drawn together.
-    All is NaN where an output is not finite.
+    not determine it.
+
+    Parameters
+    ----------
+    masks, outputs, weights : (n, K), (n,) and (n,): x, y and w.
+    ridge : 0 = no penalty.
+    pairs : whether masks 2 i and 2 i + 1 were drawn together.
+
+    R2 is 0 for constant outputs, as nothing is explained. The reliability is `reliability`, 0 where the samples do
+    not determine the solution. All is NaN where an output is not finite.
     """
     if not outputs.isfinite().all():
         return Fit(torch.full((masks.shape[1],), torch.nan, dtype=torch.float64), *[float("nan")] * 3)

@@ -39,8 +39,8 @@ def comparison(
     ImageNet); the mean correlation of a family's scores across random committees (section
     4.5.2); the committee size from which the mAP is within ``CONVERGED`` of the complete committee's (4.5.3).
 
-    ``members`` as in `tables`; ``growing`` and ``random`` are the tables of `experiments.growing_committees` and, an
-    explainer each, of `experiments.agreement`, where the run has them.
+    ``members`` as in `tables`; ``growing`` and ``random`` are the tables of `committees.growing_committees` and, an
+    explainer each, of `committees.agreement`, where the run has them.
 
     Columns: claim, published_on, published, here, low, high (interval of ``level``, for section 4.5.2 the range of
     its middle ``level`` of committees; NaN where there is none), n (members, or committees), agrees: yes where both

@@ -14,7 +14,7 @@ from xconsensus.figures.tables import EXPLAINERS
 def fig08(trials: pd.DataFrame, members: int, caption: str = "") -> Figure:
     """The consensus's mAP against committee size: each trial, and mean and median of each size (Fig. 8).
 
-    trials : `experiments.growing_committees`' table: size, trial, mean_average_precision.
+    trials : `committees.growing_committees`' table: size, trial, mean_average_precision.
     members : the complete committee's size; its mAP is the dashed line, drawn if ``trials`` has that size.
 
     Raises InputError for an empty table.
@@ -61,7 +61,7 @@ def fig08(trials: pd.DataFrame, members: int, caption: str = "") -> Figure:
 def sec452(trials: Mapping[str, pd.DataFrame], caption: str = "") -> Figure:
     """How a family's consensus scores under random committees correlate with the complete one's (section 4.5.2).
 
-    ``trials`` maps an explainer's name to `experiments.agreement`'s table; a panel each, Pearson's r against size.
+    ``trials`` maps an explainer's name to `committees.agreement`'s table; a panel each, Pearson's r against size.
 
     Raises InputError if there is no explainer.
     """

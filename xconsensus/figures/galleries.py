@@ -14,7 +14,7 @@ from xconsensus.published import ENSEMBLE
 Arguments = tuple[Any, ...]
 
 
-def steps(results: Results) -> Arguments:
+def method(results: Results) -> Arguments:
     """Figure 1, `fig01`: the method on the first image of the galleries, by the first explainer."""
     (name, scores), (picture,) = next(iter(results.scores.items())), results.images.spread(1)
     members = results.shown_members(scores, 4)

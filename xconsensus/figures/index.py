@@ -158,7 +158,7 @@ _IMAGENET, _CUB, _BOTH = ("imagenet",), ("cub",), ("imagenet", "cub")
 _OTHERS = ("cars", "flowers", "foods")
 # fmt: off
 _FIGURES = (
-    Entry("fig01", "the three steps on one image", fig01, _one(galleries.steps), (), _IMAGENET),
+    Entry("fig01", "the three steps on one image", fig01, _one(galleries.method), (), _IMAGENET),
     Entry("fig02", "images as members see them", gallery, _images(masks=False), (), _IMAGENET, (NO_MASKS,)),
     Entry("fig03", "the same, with masks and average precision", gallery, _images(masks=True), (MASKS,), _CUB),
     Entry("fig04", "accuracy against mAP", scatter.fig04, _one(_scatter), (MASKS, ACCURACIES), _CUB, published=True),

@@ -20,8 +20,12 @@ def fig01(
 ) -> Figure:
     """Explain each member, let them vote, compare each with the consensus (Fig. 1).
 
-    ``image`` (H, W, 3) uint8, maps (H, W), ``scores`` each member's similarity to the consensus on this image, at
-    most 1.
+    Parameters
+    ----------
+    image : (H, W, 3) uint8.
+    members, consensus : the members' maps and their consensus, (H, W) each.
+    scores : each member's similarity to the consensus on this image, at most 1.
+    caption : the line below.
 
     Raises InputError if there is no member.
     """

@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 # Where a name without a leader line begins, seen from its point: right, left, above, below, then between, (d, 2).
-_ANGLES = sorted(range(0, 360, 15), key=lambda angle: ([0, 180, 90, 270].index(angle) if angle % 90 == 0 else 4, angle))
+_ANGLES = [0, 180, 90, 270, *(angle for angle in range(0, 360, 15) if angle % 90)]
 _DIRECTIONS = np.array([(np.cos(angle), np.sin(angle)) for angle in np.radians(_ANGLES)])
 _NEAR, _FAR, _FARTHEST = 1.5, 4.0, 80.0  # points from the marker's edge: without a leader line, and with one
 _INTO = 1.5  # points that a leader line reaches into the marker

@@ -22,11 +22,11 @@ from xconsensus.figures.tables import EXPLAINERS
 from xconsensus.published import ENSEMBLE
 from xconsensus.scores.metrics import Correlation, correlation
 
-_ACCURACY, _SCORE, _PRECISION = "accuracy", "consensus_score", "mean_average_precision"
+_ACCURACY, _SCORE, _MAP = "accuracy", "consensus_score", "mean_average_precision"
 _AXES = {
     _ACCURACY: "Accuracy",
     _SCORE: "Consensus score",
-    _PRECISION: "mAP to the segmentation",
+    _MAP: "mAP to the segmentation",
 }
 
 
@@ -36,7 +36,7 @@ def fig04(members: Mapping[str, pd.DataFrame], caption: str = "") -> Figure:
     The consensus's point has the committee's ensemble accuracy and the consensus's own mAP; the correlation is
     without it. Raises InputError for tables without masks.
     """
-    return _panels(members, _PRECISION, _ACCURACY, caption)
+    return _panels(members, _MAP, _ACCURACY, caption)
 
 
 def fig05(members: Mapping[str, pd.DataFrame], caption: str = "") -> Figure:
@@ -62,7 +62,7 @@ def fig10(members: Mapping[str, pd.DataFrame], caption: str = "") -> Figure:
 
     Raises InputError for tables without masks.
     """
-    return _panels(members, _SCORE, _PRECISION, caption)
+    return _panels(members, _SCORE, _MAP, caption)
 
 
 def _panels(

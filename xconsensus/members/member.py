@@ -9,7 +9,7 @@ from typing import Any
 
 from xconsensus import own_code
 from xconsensus.errors import InputError, nearest, safe_name
-from xconsensus.members import timm_torchvision as libraries
+from xconsensus.members import timm_torchvision
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -76,13 +76,19 @@ def members_of(
     weights_dir: str | None = None,
     known: Collection[str] = (),
 ) -> list[Member]:
-    """The members of a committee, in the order of ``specifications`` (name -> keys of ``Member``).
+    """The members of a committee, in the order of ``specifications``.
 
-    ``defaults`` stand under every specification. A ``pretrained`` member takes the preprocessing of its weights from
-    the library, key by key unless it says otherwise; of the others, one without its own sizes takes the data set's
-    ``size`` and ``resize``, in pixels and in proportion. ``weights_dir`` is the folder of relative weights files and
-    .py files, and of <member>.safetensors, .pth or .pt: files to read in place of a pretrained member's download.
-    ``known`` are members whose model is known to exist: to look one up is to import its library, which takes seconds.
+    A ``pretrained`` member takes the preprocessing of its weights from the library, key by key unless it says
+    otherwise; of the others, one without its own sizes takes the data set's, in pixels and in proportion.
+
+    Parameters
+    ----------
+    specifications : name -> keys of ``Member``.
+    defaults : what stands under every specification.
+    size, resize : the data set's.
+    weights_dir : the folder of relative weights files and .py files, and of <member>.safetensors, .pth or .pt: files
+        to read in place of a pretrained member's download.
+    known : members whose model is known to exist: to look one up is to import its library, which takes seconds.
 
     No network is built and nothing downloaded. Raises InputError naming the member for unknown keys, models,
     libraries or weights tags. A missing weights file is the error of who uses the member: others can do without it.
@@ -113,13 +119,13 @@ def _member(name: str, spec: dict[str, Any], size: int, resize: int, weights_dir
     if "weights" in spec:
         spec["weights"] = str(folder / spec["weights"])
     if spec.get("pretrained"):
-        found = libraries.preprocessing(name, spec["library"], spec["model"], spec["pretrained"])
+        found = timm_torchvision.preprocessing(name, spec["library"], spec["model"], spec["pretrained"])
         size, resize = found.pop("input_size"), found.pop("resize")
         spec = {**found, **spec, "kwargs": {**found["kwargs"], **spec.get("kwargs", {})}}
         if "weights" in spec:  # in place of the library's
             spec["pretrained"] = False
         elif weights_dir:
-            spec["pretrained_file"] = libraries.local_file(name, folder)
+            spec["pretrained_file"] = timm_torchvision.local_file(name, folder)
     input_size = spec.setdefault("input_size", size)
     spec.setdefault("resize", round(resize * input_size / size))
     for key in ("mean", "std"):
@@ -141,7 +147,7 @@ def check_model(member: Member) -> None:
     if member.library == "module":
         own_code.load(member.model, f"member {member.name}")
     else:
-        libraries.check_model(member.name, member.library, member.model)
+        timm_torchvision.check_model(member.name, member.library, member.model)
 
 
 def file_digest(path: Path) -> str:

@@ -76,10 +76,15 @@ class State:
 
 
 def train(network: Network, images: Images, recipe: Recipe, seed: int, state: State | None = None) -> Iterator[State]:
-    """Train ``network`` in place and yield the state after each epoch, going on after ``state`` if given.
+    """Train a network and yield the state after each epoch.
 
-    All draws of an epoch follow from (seed, member, epoch), so an interrupted training that goes on from a state
-    ends with the same weights, those of the last epoch.
+    Parameters
+    ----------
+    network : is trained in place.
+    images, recipe : on what, and how.
+    seed : all draws of an epoch follow from (seed, member, epoch), so an interrupted training that goes on from a
+        state ends with the same weights, those of the last epoch.
+    state : the one to go on from; None = from the start.
 
     Raises InputError naming the member when the loss is not finite.
     """
@@ -163,9 +168,14 @@ def _freeze_statistics(model: torch.nn.Module) -> None:
 
 
 def crops(images: Images, batch: Sequence[int], size: int, place: Tensor, flips: Tensor) -> Tensor:
-    """Crops (n, 3, size, size), uint8, of the images ``batch``, mirrored where ``flips`` (n,) is True.
+    """Crops (n, 3, size, size), uint8.
 
-    ``place`` (n, 2) in [0, 1) is where in the room above and left of the crop it lies; 0.5 is the centre.
+    Parameters
+    ----------
+    images, batch : of which images, the n positions in ``batch``.
+    size : edge of a crop in pixels.
+    place : (n, 2) in [0, 1), where in the room above and left of the crop it lies; 0.5 is the centre.
+    flips : (n,), bool, which crops are mirrored.
     """
     cut = []
     for index, (down, right), flip in zip(batch, place.tolist(), flips.tolist(), strict=True):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from xconsensus import own_code
 from xconsensus.errors import InputError
-from xconsensus.members import timm_torchvision as libraries
+from xconsensus.members import timm_torchvision
 from xconsensus.members.member import Member, check_model
 
 
@@ -37,7 +37,7 @@ def build(member: Member, num_classes: int) -> nn.Module:
         if member.pretrained:
             with torch.device("meta"):
                 build(replace(member, pretrained=False), num_classes)  # raises where the kwargs are at fault
-            advice = libraries.how_to_get(member.name, member.library, member.model, member.pretrained)
+            advice = timm_torchvision.how_to_get(member.name, member.library, member.model, member.pretrained)
             raise InputError(f"member {member.name}: {advice} ({reason})") from error
         raise InputError(f"member {member.name}: {member.model} cannot be built with {kwargs} ({reason})") from error
 
@@ -61,7 +61,7 @@ def _timm_model(member: Member, num_classes: int, **kwargs: Any) -> nn.Module:
     from xconsensus.compat import torchvision  # noqa: F401, I001  (timm imports torchvision)
     import timm
 
-    full = libraries.timm_name(member.model, member.pretrained)
+    full = timm_torchvision.timm_name(member.model, member.pretrained)
     if not (member.pretrained and member.pretrained_file):
         return timm.create_model(full, pretrained=bool(member.pretrained), num_classes=num_classes, **kwargs)  # type: ignore[no-any-return]
     model: nn.Module = timm.create_model(full, num_classes=num_classes, **kwargs)
@@ -78,11 +78,11 @@ def _timm_model(member: Member, num_classes: int, **kwargs: Any) -> nn.Module:
 def _torchvision_model(member: Member, num_classes: int, **kwargs: Any) -> nn.Module:
     from xconsensus.compat import torchvision
 
-    if member.model in libraries.WITH_AUXILIARY_HEADS:
+    if member.model in timm_torchvision.WITH_AUXILIARY_HEADS:
         kwargs.setdefault("init_weights", True)  # the present default, named, since torchvision warns otherwise
     model: nn.Module = torchvision.models.get_model(member.model, num_classes=num_classes, **kwargs)
     if member.pretrained:
-        tag = libraries.torchvision_weights(member.name, member.model, member.pretrained)
+        tag = timm_torchvision.torchvision_weights(member.name, member.model, member.pretrained)
         if member.pretrained_file:
             tensors, source = read_weights(Path(member.pretrained_file), member.name), member.pretrained_file
         else:
@@ -96,9 +96,14 @@ def _torchvision_model(member: Member, num_classes: int, **kwargs: Any) -> nn.Mo
 def fill(
     model: nn.Module, member: Member, tensors: Mapping[str, Tensor], source: str, new_head: Iterable[str] = ()
 ) -> None:
-    """Load ``tensors`` (name -> tensor, any float dtype) into ``model``.
+    """Load tensors into a model.
 
-    Tensors named in ``new_head`` keep their initial values where the given ones have another shape.
+    Parameters
+    ----------
+    model, member : the network to fill, and whose it is.
+    tensors : name -> tensor, any float dtype.
+    source : where they come from, for messages.
+    new_head : names of tensors that keep their initial values where the given ones have another shape.
 
     Raises InputError naming the member, the source and the first tensor that does not fit.
     """

@@ -38,8 +38,10 @@ def growing_committees(
     images : of each image the members' ballots (m, K), whose mean over a committee is its consensus, and as in
         `metrics.average_precision` positives (K,), the pixels inside the object, and counts (K,), the pixels in
         all, or None where a dimension is a pixel.
+    members : m.
     sizes : members a committee, each 1..m; repeats are dropped.
     trials : committees a size; the full committee exists once, so size m has one trial.
+    seed : of the draws.
 
     Returns one row a committee: size, trial (0, 1, ...), mean_average_precision, in [0, 1]. Committees are drawn
     without replacement, and each stays the same for all images. Images without an object are left out.
@@ -88,9 +90,17 @@ def extras_of(bounds: Sequence[int], members: int, family: int) -> tuple[int, in
 def random_committees(
     members: int, family: Sequence[int], extras: tuple[int, int] = (10, 20), trials: int = 20, seed: int = 0
 ) -> list[Committee]:
-    """``trials`` committees of a family and between extras[0] and extras[1] others (Li et al. 2023, section 4.5.2).
+    """Committees of a family and some others, drawn at random (Li et al. 2023, section 4.5.2).
 
-    ``family`` are its members' positions, 0..members-1. Raises InputError if there are fewer than extras[1] others.
+    Parameters
+    ----------
+    members : how many there are.
+    family : its members' positions, 0..members-1.
+    extras : the least and the greatest number of others.
+    trials : how many committees.
+    seed : of the draws.
+
+    Raises InputError if there are fewer than extras[1] others.
     """
     rest = np.setdiff1d(np.arange(members), family)
     if extras[1] > len(rest):

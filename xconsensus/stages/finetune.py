@@ -94,6 +94,7 @@ def train_member(
 
     Parameters
     ----------
+    experiment, member, recipe : what is trained, and how.
     training : images to train on.
     title : what the progress bar says.
     worklog : where it is noted how far the training is.
@@ -164,8 +165,8 @@ def predict_member(
 
     Parameters
     ----------
-    member : one with weights.
-    records : the split's images.
+    experiment, member : what predicts, with its weights.
+    split, records : the split's name and images.
     title : what the progress bar says.
     worklog : where it is noted that work has begun.
 

@@ -48,7 +48,7 @@ class Store:
         return self.root / "predictions" / safe_name(split, "split") / f"{safe_name(member, 'member')}.safetensors"
 
     def worklog(self, stage: str, name: str) -> Path:
-        """The log of a stage's work on a member; explain has a folder an explainer."""
+        """The log of a stage's work on a member, or on a committee's figures; explain has a folder an explainer."""
         return self.root / "status" / stage / f"{safe_name(name, 'member')}.json"
 
     def images(self, committee: str) -> Path:
@@ -68,7 +68,7 @@ class Store:
         return self.root / "consensus" / safe_name(committee, "committee.name") / safe_name(explainer, "explainer.name")
 
     def scores(self, committee: str, explainer: str) -> Path:
-        """Folder of members.csv, images.csv, correlations.csv."""
+        """Folder of members.csv and the other tables of scores."""
         return self.root / "scores" / safe_name(committee, "committee.name") / safe_name(explainer, "explainer.name")
 
     def figures(self, committee: str) -> Path:

@@ -1,67 +1,70 @@
-"""finetune and explain spread over jobs: together they make what one job makes, and each takes its part alone."""
+"""finetune and explain spread over jobs: together they make what one job makes, and each takes its part alone.
 
-from pathlib import Path
+The parts are complete, near-equal, the same for everybody.
+"""
 
+import itertools
+import random
+
+import numpy as np
 import pytest
 import torch
 from conftest import Project
 from safetensors.torch import load_file
 
-from xconsensus.members.costs import operations_a_pass
-from xconsensus.members.member import Member
-from xconsensus.members.weights import build
+from xconsensus.jobs.shares import partition
 
-RESNET = Member("resnet", "ResNet", "timm", "resnet18", 64, 73)
 SHARDS = 3
-REAL = """\
-import torch
+LOGNORMAL = np.random.default_rng(0).lognormal(20, 1.5, 60).astype(int).tolist()
 
 
-class Real(torch.nn.Module):
-    def __init__(self, num_classes):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.ones(3, num_classes))
-
-    def forward(self, inputs):
-        means = inputs.mean((2, 3))
-        return means @ self.weight if means.sum() < 1 else means
-"""
+def units(costs: list[int]) -> dict[tuple[str, int], int]:
+    return {(f"member{i // 3}", i % 3): cost for i, cost in enumerate(costs)}
 
 
-def multiply_adds(member: Member, side: int) -> int:
-    """Of convolutions and linear layers, counted by hooks on a network that really runs."""
-    model, counted = build(member, 10), []
-
-    def hook(layer: torch.nn.Module, _: object, out: torch.Tensor) -> None:
-        weight = layer.weight
-        assert isinstance(weight, torch.Tensor)
-        counted.append(out.numel() * weight[0].numel())
-
-    for layer in model.modules():
-        if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
-            layer.register_forward_hook(hook)
-    model(torch.zeros(1, 3, side, side))
-    return sum(counted)
+@pytest.mark.parametrize("parts", [1, 2, 7, 16, 100])
+def test_every_unit_is_in_exactly_one_part(parts: int) -> None:
+    costs = units(LOGNORMAL)
+    found = partition(costs, parts)
+    assert len(found) == parts
+    assert sorted(itertools.chain(*found)) == sorted(costs)
 
 
-@pytest.mark.parametrize("side", [64, 96])
-def test_the_cost_of_a_member_is_its_operations_at_its_own_size(side: int) -> None:
-    member = Member("resnet", "ResNet", "timm", "resnet18", side, side)
-    assert operations_a_pass(member, 10) == 2 * multiply_adds(member, side)
+@pytest.mark.parametrize("parts", [2, 7, 16])
+def test_parts_are_near_equal_by_cost(parts: int) -> None:
+    """No part exceeds the least one by more than the smallest unit of its own: else that unit would stand there."""
+    costs = units(LOGNORMAL)
+    found = partition(costs, parts)
+    loads = [sum(costs[unit] for unit in part) for part in found]
+    for part, load in zip(found, loads, strict=True):
+        assert load - min(costs[unit] for unit in part) <= min(loads)
 
 
-def test_counting_operations_leaves_the_random_state_alone() -> None:
-    before = torch.get_rng_state()
-    operations_a_pass(RESNET, 10)
-    assert torch.equal(torch.get_rng_state(), before)
+def test_the_largest_part_is_within_graham_s_bound_of_the_best() -> None:
+    rng = random.Random(0)
+    for _ in range(50):
+        costs = {f"u{i}": rng.randint(1, 30) for i in range(7)}
+        sums = (
+            max(sum(c for c, at in zip(costs.values(), where, strict=True) if at == part) for part in range(3))
+            for where in itertools.product(range(3), repeat=7)
+        )
+        largest = max(sum(costs[unit] for unit in part) for part in partition(costs, 3))
+        assert largest <= (4 / 3 - 1 / 9) * min(sums)
 
 
-def test_a_module_that_needs_real_tensors_is_counted_too(tmp_path: Path) -> None:
-    (tmp_path / "own.py").write_text(REAL)
-    member = Member("own", "Own", "module", f"{tmp_path}/own.py:Real", 32, 40)
-    with torch.device("meta"), pytest.raises(RuntimeError):
-        build(member, 2)(torch.zeros(1, 3, 32, 32))
-    assert operations_a_pass(member, 2) == 2 * 3 * 2
+def test_the_order_of_the_units_has_no_influence() -> None:
+    costs = units([5, 3, 5, 3, 3, 8] * 5)
+    shuffled = list(costs.items())
+    random.Random(1).shuffle(shuffled)
+    assert partition(dict(shuffled), 4) == partition(costs, 4)
+
+
+def test_it_is_by_cost_not_by_count() -> None:
+    assert partition({"big": 10, "a": 4, "b": 3, "c": 3}, 2) == [["big"], ["a", "b", "c"]]
+
+
+def test_more_parts_than_units_leave_some_empty() -> None:
+    assert partition({"a": 1, "b": 0}, 4) == [["a"], ["b"], [], []]
 
 
 def test_a_member_that_cannot_be_built_is_left_to_the_job_that_gets_it(photographs: Project) -> None:
