@@ -7,9 +7,11 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.text import Annotation, Text
-from matplotlib.transforms import BboxBase
+from matplotlib.transforms import Bbox, BboxBase
 from scipy import stats
 
 from xconsensus import figures, published
@@ -243,7 +245,8 @@ def test_type_is_7_points_at_least_and_all_of_it_is_on_the_page(size: int) -> No
         drawn.draw_without_rendering()
         shown = [text for text in drawn.findobj(Text) if isinstance(text, Text) and text.get_text()]
         assert min(float(text.get_fontsize()) for text in shown) >= 7
-        for text in [*drawn.texts, *(title for axes in drawn.axes for title in (axes.title, axes.xaxis.label))]:
+        texts = [text for axes in drawn.axes for text in (axes.title, axes.xaxis.label, *axes.texts)]
+        for text in [*drawn.texts, *texts]:
             assert not text.get_text() or within(drawn.bbox, text.get_window_extent())
         legends = [legend.get_window_extent() for legend in drawn.legends]
         captions = [t.get_window_extent() for t in drawn.texts if t.get_text().startswith("A data set")]
@@ -334,21 +337,43 @@ def gallery_of(members: int, caption: str = "") -> Figure:
     return figures.gallery([figures.Row(label, IMAGE, [*tiles, last]) for label in ("LIME", "SmoothGrad")], caption)
 
 
+def pictures(drawn: Figure) -> list[tuple[Bbox, list[str]]]:
+    """Where each picture of a gallery lies, in inches from the top left, and the texts nearest to its middle column."""
+    (axes,) = drawn.axes
+    boxes = [Bbox.from_extents(left, top, right, bottom) for left, right, bottom, top in map(extent, axes.images)]
+    named = [text for text in axes.texts if text.get_rotation() == 0]
+    return [(box, [t.get_text() for t in named if nearest(t, boxes) == index]) for index, box in enumerate(boxes)]
+
+
+def extent(picture: AxesImage) -> tuple[float, float, float, float]:
+    return picture.get_extent()
+
+
+def nearest(text: Text, boxes: list[Bbox]) -> int:
+    """The picture that a text stands above or below."""
+    x, y = text.get_position()
+    gaps = [abs(x - (b.x0 + b.x1) / 2) + min(abs(y - b.y0), abs(y - b.y1)) for b in boxes]
+    assert min(gaps) == pytest.approx(2 / 72)
+    return int(np.argmin(gaps))
+
+
 @pytest.mark.parametrize("members", [1, 5, 12, 20])
 def test_the_gallery_has_a_tile_a_member_and_the_consensus_right_of_all(members: int) -> None:
     drawn = gallery_of(members)
-    assert len(drawn.axes) == 2 * (members + 2)
-    boxes = {axes: axes.get_position() for axes in drawn.axes}
-    last = [axes for axes in drawn.axes if axes.get_title() == "Consensus"]
+    found = pictures(drawn)
+    assert len(found) == 2 * (members + 2)
+    boxes = [box for box, _ in found]
+    last = [box for box, texts in found if texts == ["Consensus"]]
     assert len(last) == 2
-    assert min(boxes[axes].x0 for axes in last) >= max(boxes[axes].x1 for axes in drawn.axes if axes not in last)
-    assert all(spine.get_visible() for axes in last for spine in axes.spines.values())
-    drawn_boxes = list(boxes.values())
-    for index, box in enumerate(drawn_boxes):
-        assert not box.count_overlaps(drawn_boxes[:index])
+    assert min(box.x0 for box in last) >= max(box.x1 for box in boxes if box not in last)
+    frames = [patch.get_bbox() for patch in drawn.axes[0].patches if isinstance(patch, Rectangle)]
+    np.testing.assert_allclose([frame.extents for frame in frames], [box.extents for box in last])
     width, height = drawn.get_size_inches()
-    for box in drawn_boxes:
-        assert (box.width * width) / (box.height * height) == pytest.approx(40 / 30)
+    for index, box in enumerate(boxes):
+        assert not box.count_overlaps(boxes[:index])
+        assert box.width / box.height == pytest.approx(40 / 30)
+        assert min(box.x0, box.y0, width - box.x1, height - box.y1) > 0
+    assert (drawn.axes[0].get_xlim(), drawn.axes[0].get_ylim()) == ((0, width), (height, 0))
 
 
 def test_the_gallery_writes_average_precision_and_note_where_known() -> None:
@@ -359,8 +384,22 @@ def test_the_gallery_writes_average_precision_and_note_where_known() -> None:
         figures.Tile("c", explanation),
     ]
     drawn = figures.gallery([figures.Row("LIME", IMAGE, tiles, [explanation > 0])])
-    labels = {axes.get_title(): axes.get_xlabel() for axes in drawn.axes}
-    assert labels == {"Image": "", "a": "AP 0.712\ncat 0.93", "b": "", "Consensus": ""}
+    found = [sorted(texts) for _, texts in pictures(drawn)]
+    assert found == [["Image"], ["AP 0.712\ncat 0.93", "a"], ["b"], ["Consensus"]]
+
+
+def test_the_gallery_outlines_masks_where_they_lie_on_the_image() -> None:
+    tiles = [figures.Tile(name, np.ones((30, 40))) for name in ("a", "consensus")]
+    mask = np.zeros((30, 40), bool)
+    mask[6:12, 10:20] = True
+    drawn = figures.gallery([figures.Row("LIME", IMAGE, tiles, [mask])])
+    box = pictures(drawn)[0][0]
+    (outline,) = drawn.axes[0].collections
+    (path,) = outline.get_paths()
+    x, y = np.asarray(path.vertices, dtype=float).T
+    pixel = box.width / 40
+    np.testing.assert_allclose([x.min(), x.max()], box.x0 + pixel * np.array([10, 20]), atol=pixel / 2)
+    np.testing.assert_allclose([y.min(), y.max()], box.y0 + pixel * np.array([6, 12]), atol=pixel / 2)
 
 
 def test_heat_colours_positive_evidence_only() -> None:

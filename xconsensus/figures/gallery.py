@@ -3,12 +3,13 @@
 import re
 import textwrap
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 from numpy.typing import NDArray
 
 from xconsensus.errors import InputError
@@ -56,10 +57,7 @@ def gallery(rows: Sequence[Row], caption: str = "") -> Figure:
     sheet = _Sheet(columns, lines, rows, caption)
     for number, row in enumerate(rows):
         sheet.label(number, row.label)
-        picture = sheet.show(number, 0, row.image, "Image")
-        for mask in row.masks:
-            if np.any(mask):
-                picture.contour(mask, levels=[0.5], colors=_FRAME, linewidths=1)
+        sheet.show(number, 0, row.image, "Image", outlines=row.masks)
         for cell, tile in enumerate(row.tiles[:-1], start=1):
             sheet.show(number, cell, heat(row.image, tile.map), tile.name, _below(tile))
         sheet.show_consensus(number, heat(row.image, row.tiles[-1].map), _below(row.tiles[-1]))
@@ -101,17 +99,10 @@ def heat(image: NDArray[np.uint8], explanation: NDArray[np.floating]) -> NDArray
     return np.asarray((1 - opacity) * grey[..., None] + opacity * colour)
 
 
-def show(axes: Axes, picture: NDArray[np.generic], name: str, aspect: Literal["auto", "equal"]) -> None:
-    """Show a picture, (H, W, 3) uint8 or floats in [0, 1], its name above, no frame.
-
-    It fills the axes, or they shrink to it where the aspect is equal.
-    """
-    bytes_ = picture if picture.dtype == np.uint8 else np.round(255 * picture.astype(float)).astype(np.uint8)
-    axes.imshow(bytes_, aspect=aspect)
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
-    axes.yaxis.set_visible(False)
-    style.title(axes, name, pad=2)
+def as_bytes(picture: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """A picture (H, W, 3), uint8 or floats in [0, 1], as uint8."""
+    scale = 1 if picture.dtype == np.uint8 else 255
+    return np.round(scale * picture.astype(float)).astype(np.uint8)
 
 
 class _Sheet:
@@ -131,15 +122,19 @@ class _Sheet:
         self.row_pitch = max(lines * self.pitch, self.above + self.enlarged * self.tall + self.below) + _GAP
         self.height = len(rows) * self.row_pitch + style.caption_height(caption, style.FULL_WIDTH)
         self.figure = Figure(figsize=(style.FULL_WIDTH, self.height))
+        self.figure.suppressComposite = True  # or the PDF would hold all pictures as one, of the page's size
+        # one pair of axes in inches from the top left: a pair a picture takes several times as long
+        self.axes = self.figure.add_axes((0, 0, 1, 1), xlim=(0, style.FULL_WIDTH), ylim=(self.height, 0))
+        self.axes.set_axis_off()
+        self.axes.set_autoscale_on(False)
         used = _SIDE + columns * (self.width + _GAP) + self.enlarged * self.width
         self.left = (style.FULL_WIDTH - used) / 2
 
     def label(self, row: int, text: str) -> None:
         """An explainer's or class's name, upright at the left of its row."""
-        middle = self.height - (row + 0.5) * self.row_pitch
-        self.figure.text(
-            (self.left + _SIDE / 3) / style.FULL_WIDTH,
-            middle / self.height,
+        self.axes.text(
+            self.left + _SIDE / 3,
+            (row + 0.5) * self.row_pitch,
             textwrap.shorten(text, style.characters(self.row_pitch), placeholder="\N{HORIZONTAL ELLIPSIS}"),
             rotation=90,
             ha="center",
@@ -148,40 +143,48 @@ class _Sheet:
             fontweight="bold",
         )
 
-    def show(self, row: int, cell: int, picture: NDArray[np.generic], name: str, below: Sequence[str] = ()) -> Axes:
-        """A picture in a cell of a row, counted line by line."""
+    def show(
+        self,
+        row: int,
+        cell: int,
+        picture: NDArray[np.generic],
+        name: str,
+        below: Sequence[str] = (),
+        outlines: Sequence[NDArray[np.bool_]] = (),
+    ) -> None:
+        """A picture in a cell of a row, counted line by line, with lines of text below and masks outlined on it."""
         line, column = divmod(cell, self.columns)
         left = self.left + _SIDE + column * (self.width + _GAP)
         top = row * self.row_pitch + line * self.pitch + self.above
-        return self._place(left, top, 1.0, picture, "\n".join(self._wrapped(name)), below)
+        self._place(left, top, 1.0, picture, "\n".join(self._wrapped(name)), below)
+        height, width = picture.shape[:2]
+        x = left + self.width * (np.arange(width) + 0.5) / width
+        y = top + self.tall * (np.arange(height) + 0.5) / height
+        for mask in outlines:
+            if np.any(mask):
+                self.axes.contour(x, y, mask, levels=[0.5], colors=_FRAME, linewidths=1)
 
     def show_consensus(self, row: int, picture: NDArray[np.generic], below: Sequence[str]) -> None:
         """The last column: framed, in the middle of its row's height."""
         left = self.left + _SIDE + self.columns * (self.width + _GAP)
         used = self.above + self.enlarged * self.tall + self.below
         top = row * self.row_pitch + max(0, self.lines * self.pitch - used) / 2 + self.above
-        axes = self._place(left, top, self.enlarged, picture, "Consensus", below)
-        axes.title.set_fontweight("bold")
-        for spine in axes.spines.values():
-            spine.set(visible=True, color=_FRAME, linewidth=2)
+        name = self._place(left, top, self.enlarged, picture, "Consensus", below)
+        name.set_fontweight("bold")
+        size = (self.enlarged * self.width, self.enlarged * self.tall)
+        self.axes.add_patch(Rectangle((left, top), *size, fill=False, edgecolor=_FRAME, linewidth=2))
 
     def _place(
         self, left: float, top: float, scale: float, picture: NDArray[np.generic], name: str, below: Sequence[str]
-    ) -> Axes:
-        width, tall = scale * self.width, scale * self.tall
-        axes = self.figure.add_axes(
-            (
-                left / style.FULL_WIDTH,
-                1 - (top + tall) / self.height,
-                width / style.FULL_WIDTH,
-                tall / self.height,
-            )
-        )
-        show(axes, picture, name, "auto")
-        axes.title.set_linespacing(1.05)
-        axes.set_xlabel("\n".join(below), fontsize=style.SMALL, linespacing=1.05)
-        axes.xaxis.set_label_coords(0.5, -2 / 72 / tall)
-        return axes
+    ) -> Text:
+        """Show a picture, ``scale`` times a tile's size, between its name, which is returned, and lines of text."""
+        right, bottom = left + scale * self.width, top + scale * self.tall
+        self.axes.imshow(as_bytes(picture), extent=(left, right, bottom, top), aspect="auto")
+        around: dict[str, Any] = {"ha": "center", "fontsize": style.SMALL, "linespacing": 1.05}
+        gap, middle = 2 / 72, (left + right) / 2
+        if below:
+            self.axes.text(middle, bottom + gap, "\n".join(below), va="top", **around)
+        return self.axes.text(middle, top - gap, name, va="baseline", **around)
 
     def _wrapped(self, name: str) -> list[str]:
         """The name in at most two lines of a tile's width, broken after punctuation, its end cut if need be."""

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from xconsensus.errors import InputError
 from xconsensus.figures import style
-from xconsensus.figures.gallery import Tile, heat, show
+from xconsensus.figures.gallery import Tile, as_bytes, heat
 
 _LARGE, _SMALL, _PITCH, _TOP = 1.25, 0.78, 1.05, 0.42  # inches: image and consensus, members, their rows, titles
 
@@ -42,15 +42,15 @@ def fig01(
 
     centre = _TOP + tall / 2
     whole, agreed = (place(left, centre, _LARGE, _LARGE) for left in (0.1, 3.55))
-    show(whole, image, "Image", "equal")
-    show(agreed, heat(image, consensus), "Consensus", "equal")
+    _show(whole, image, "Image")
+    _show(agreed, heat(image, consensus), "Consensus")
     agreed.spines[:].set(visible=True, color="#D55E00", linewidth=2)
     rows = [_TOP + (row + 0.5) * tall / len(members) for row in range(len(members))]
     similarities = np.asarray(scores, dtype=float)
     lowest = min(0.0, 1.2 * similarities.min())
     for tile, middle, score in zip(members, rows, similarities, strict=True):
         own = place(2.0, middle, _SMALL, _SMALL)
-        show(own, heat(image, tile.map), tile.name, "equal")
+        _show(own, heat(image, tile.map), tile.name)
         _arrow(figure, whole, (1.02, 0.5), own, (-0.04, 0.5))
         _arrow(figure, own, (1.04, 0.5), agreed, (-0.04, 0.5))
         bar = place(5.35, middle, 1.2, 0.22)
@@ -67,6 +67,14 @@ def fig01(
         )
     style.write_caption(figure, caption, style.caption_height(caption, style.FULL_WIDTH) / height)
     return figure
+
+
+def _show(axes: Axes, picture: NDArray[np.generic], name: str) -> None:
+    """Show a picture, its name above, no frame; the axes shrink to it."""
+    axes.imshow(as_bytes(picture))
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    style.title(axes, name, pad=2)
 
 
 def _arrow(figure: Figure, start: Axes, at: tuple[float, float], end: Axes, to: tuple[float, float]) -> None:

@@ -2,12 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
@@ -29,6 +29,7 @@ from xconsensus.figures import rendering, results, tables
 from xconsensus.figures.fingerprint import fingerprint
 from xconsensus.figures.index import FIGURES, TABLES, numbers_behind, printed, published_on
 from xconsensus.figures.results import Images, Picture, Results, Scores
+from xconsensus.jobs.beside import in_processes
 from xconsensus.members.catalogue import COMMITTEES
 from xconsensus.progress import log
 from xconsensus.published import ENSEMBLE
@@ -113,26 +114,46 @@ def make(found: Results, wanted: Sequence[str], store: Store, *, by_name: bool) 
     """
     left_out: defaultdict[str, list[str]] = defaultdict(list)
     made: list[Path] = []
-    with drawn_in(store.figures(found.committee), store.worklog("plot", found.committee)) as drawn:
-        for name in wanted:
-            entry = FIGURES.get(name) or TABLES[name]
-            if reason := entry.lack(found, by_name):
-                left_out[reason].append(name)
+    shown: list[Shown] = []
+    for name in wanted:
+        entry = FIGURES.get(name) or TABLES[name]
+        if reason := entry.lack(found, by_name):
+            left_out[reason].append(name)
+            continue
+        for suffix, arguments in entry.arguments(found).items():
+            path = store.tables(found.committee) / f"{name}{suffix}.csv"
+            if name in TABLES:
+                made += _write_table(path, entry.draw(*arguments))
                 continue
-            for suffix, arguments in entry.arguments(found).items():
-                path = store.tables(found.committee) / f"{name}{suffix}.csv"
-                if name in TABLES:
-                    made += _write_table(path, entry.draw(*arguments))
-                    continue
-                if (table := numbers_behind(name, arguments)) is not None:
-                    write_csv(path, table)
-                shows = fingerprint(name, arguments)
-                made.append(drawn.unless_shown(f"{name}{suffix}", shows, partial(printed, name, arguments)))
+            if (table := numbers_behind(name, arguments)) is not None:
+                write_csv(path, table)
+            shown.append(Shown(f"{name}{suffix}", name, arguments, fingerprint(name, arguments)))
+    made = [*_draw(shown, store, found.committee), *made]
     for reason, names in left_out.items():
         log.info(f"left out: {', '.join(names)}, {reason}")
     if by_name and not made:
         raise InputError(f"figure={wanted[0]} cannot be drawn here: {next(iter(left_out))}")
     return made
+
+
+class Shown(NamedTuple):
+    """A figure to be: its file's name without suffix, its name, what it is drawn of, and what it shows by that."""
+
+    stem: str
+    name: str
+    arguments: tuple[Any, ...]
+    shows: str
+
+
+def _draw(figures: Sequence[Shown], store: Store, committee: str) -> list[Path]:
+    """The figures' bitmaps, those that do not show what they should drawn anew."""
+    folder = store.figures(committee)
+    with drawn_in(folder, store.worklog("plot", committee)) as drawn:
+        missing = [each for each in figures if not drawn.is_shown(each.stem, each.shows)]
+        files = in_processes(printed, [(each.name, each.arguments) for each in missing], torch.get_num_threads())
+        for each, content in zip(missing, files, strict=True):
+            drawn.write(each.stem, each.shows, content)
+    return [folder / f"{each.stem}.png" for each in figures]
 
 
 def _write_table(path: Path, table: pd.DataFrame) -> list[Path]:

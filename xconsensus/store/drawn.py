@@ -1,6 +1,6 @@
 """Which figures lie in a folder and what they show, so that none is drawn again while that has not changed."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,17 @@ class Drawn:
         self.folder = folder
         self.figures = figures
 
-    def unless_shown(self, stem: str, shows: str, printed: Callable[[], Mapping[str, bytes]]) -> Path:
-        """The figure's PNG file. ``printed``, its files by suffix, is asked for and written only where what the figure
-        ``shows`` has changed, or a file of it.
-        """
+    def is_shown(self, stem: str, shows: str) -> bool:
+        """Whether the figure lies there as it was drawn, and ``shows`` what it is to show."""
         made = self.figures.get(stem)
-        if not (isinstance(made, dict) and made.get("shows") == shows and self._are_whole(stem, made.get("files"))):
-            content = printed()
-            for suffix, data in content.items():
-                write_bytes(self.folder / f"{stem}{suffix}", data)
-            files = {suffix: xxh3_64_hexdigest(data) for suffix, data in content.items()}
-            self.figures[stem] = {"shows": shows, "files": files}
-        return self.folder / f"{stem}.png"
+        return isinstance(made, dict) and made.get("shows") == shows and self._are_whole(stem, made.get("files"))
+
+    def write(self, stem: str, shows: str, files: Mapping[str, bytes]) -> None:
+        """Write a figure's files, by suffix."""
+        for suffix, content in files.items():
+            write_bytes(self.folder / f"{stem}{suffix}", content)
+        checksums = {suffix: xxh3_64_hexdigest(content) for suffix, content in files.items()}
+        self.figures[stem] = {"shows": shows, "files": checksums}
 
     def _are_whole(self, stem: str, files: object) -> bool:
         """Whether the files of a figure are there as they were written."""
