@@ -19,12 +19,12 @@ def test_the_paper_beside_itself_agrees_in_every_claim() -> None:
         np.testing.assert_allclose(others["published"], others["here"])
 
 
-def run_of(sign: float, spread: float) -> dict[str, pd.DataFrame]:
+def run_of(sign: float, spread: float, members: int = 8) -> dict[str, pd.DataFrame]:
     """Eight members whose mAP rises (or falls) with accuracy, and a consensus below the best of them."""
-    steps, noise = np.arange(8.0), spread * (-1.0) ** np.arange(8)
+    steps, noise = np.arange(float(members)), spread * (-1.0) ** np.arange(members)
     accuracy = [*(0.5 + 0.05 * steps), 0.9]
     precision = [*(0.5 + sign * 0.02 * steps + noise), 0.1]
-    names = [*(f"m{i}" for i in range(8)), "consensus"]
+    names = [*(f"m{i}" for i in range(members)), "consensus"]
     scores = [*(0.3 + 0.01 * steps), np.nan]
     table = pd.DataFrame(
         {"member": names, "family": "f", "accuracy": accuracy, "consensus_score": scores}
@@ -33,13 +33,32 @@ def run_of(sign: float, spread: float) -> dict[str, pd.DataFrame]:
     return {"lime": table}
 
 
-@pytest.mark.parametrize(("sign", "spread", "agrees"), [(1, 0, "yes"), (-1, 0, "no"), (0.2, 0.02, "sign only")])
+@pytest.mark.parametrize(("sign", "spread", "agrees"), [(1, 0.01, "yes"), (-1, 0.01, "no"), (0.2, 0.02, "sign only")])
 def test_agreement_is_of_sign_and_interval(sign: float, spread: float, agrees: str) -> None:
     table = comparison(run_of(sign, spread)).set_index("claim")
     row = table.loc["r of mAP LIME and accuracy"]
     assert row["agrees"] == agrees
     assert row["low"] <= row["here"] <= row["high"]
     assert row["published"] == 0.927
+
+
+@pytest.mark.parametrize(
+    ("sign", "spread", "members", "agrees"),
+    [
+        (1, 0, 8, "sign only"),  # r is 1
+        (-1, 0, 8, "no"),
+        (1, 0.001, 4, "sign only"),
+        (-1, 0.001, 4, "no"),
+        (1, 0.001, 3, "sign only"),
+        (1, 0.001, 2, "-"),
+        (0, 0, 8, "-"),  # all have the same mAP
+    ],
+)
+def test_without_an_interval_the_sign_alone_agrees(sign: float, spread: float, members: int, agrees: str) -> None:
+    row = comparison(run_of(sign, spread, members)).set_index("claim").loc["r of mAP LIME and accuracy"]
+    assert row["agrees"] == agrees
+    assert np.isnan([row["low"], row["high"]]).all()
+    assert np.isnan(row["here"]) == (agrees == "-")
 
 
 def test_a_consensus_below_the_best_member_contradicts_the_paper() -> None:

@@ -1,3 +1,5 @@
+import itertools
+import math
 import warnings
 
 import numpy as np
@@ -137,7 +139,7 @@ def test_pairs_with_nan_do_not_count() -> None:
     assert with_gaps == correlation(x, y)
 
 
-@pytest.mark.parametrize("x", [[], [1.0, 2.0, 3.0], [2.0] * 6])
+@pytest.mark.parametrize("x", [[], [1.0, 2.0], [2.0] * 4, [2.0] * 6, [0.1 + 0.2, 0.3, 0.3, 0.3, 0.3]])
 def test_too_few_or_constant_values_have_no_correlation_and_no_warning(x: list[float]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -147,12 +149,92 @@ def test_too_few_or_constant_values_have_no_correlation_and_no_warning(x: list[f
     assert np.isnan(result.spearman_high)
 
 
-def test_a_perfect_correlation_has_a_point_interval_and_no_warning() -> None:
+@pytest.mark.parametrize("n", [3, 4, 5, 8, 9, 40])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_perfect_correlation_has_no_interval_and_no_warning(n: int, sign: int) -> None:
+    x = np.arange(n) / 3
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        result = correlation([1.0, 2.0, 3.0, 4.0], [-2.0, -4.0, -6.0, -8.0])
-    assert (result.pearson_low, result.pearson_high) == pytest.approx((-1, -1))
-    assert (result.spearman_low, result.spearman_high) == pytest.approx((-1, -1))
+        result = correlation(x, sign * (7e3 + 0.1 * x))
+    assert (result.pearson_r, result.spearman_r) == pytest.approx((sign, sign))
+    ends = (result.pearson_low, result.pearson_high, result.spearman_low, result.spearman_high)
+    assert np.isnan(ends).all()
+    # of all orders only the one observed and its reverse are as good
+    assert result.spearman_p == pytest.approx(2 / math.factorial(n))
+    if n <= 8:
+        assert result.pearson_p == pytest.approx(2 / math.factorial(n))
+
+
+def test_with_three_pairs_there_is_a_coefficient_and_its_p_but_no_interval() -> None:
+    result = correlation([1.0, 2.0, 4.0], [2.0, 1.0, 3.0])
+    # By hand: the centred lists' product is the distance of the places of 1 and 3, so twice each 1, 2 (here) and 3.
+    assert result.pearson_r == pytest.approx(2 / np.sqrt(14 / 3 * 2))
+    assert (result.pearson_p, result.spearman_r, result.spearman_p) == pytest.approx((4 / 6, 0.5, 1))
+    assert np.isnan([result.pearson_low, result.pearson_high, result.spearman_low, result.spearman_high]).all()
+
+
+def test_with_four_pairs_there_is_an_interval_unless_the_order_is_perfect() -> None:
+    result = correlation([1, 2, 3, 4], [1, 2, 3, 9])
+    assert (result.spearman_r, result.spearman_p) == pytest.approx((1, 2 / 24))
+    assert np.isnan(result.spearman_low)
+    # Fisher's z has the standard error 1 / sqrt(4 - 3)
+    z = np.arctanh(result.pearson_r)
+    assert (result.pearson_low, result.pearson_high) == pytest.approx(tuple(np.tanh([z - 1.959964, z + 1.959964])))
+
+
+def p_by_counting(x: list[float], y: list[float]) -> float:
+    """Two-sided p: numpy's r of each order, one at a time."""
+    observed = abs(np.corrcoef(x, y)[0, 1])
+    every = [abs(np.corrcoef(order, y)[0, 1]) >= observed - 1e-9 for order in itertools.permutations(x)]
+    return float(np.mean(every))
+
+
+@pytest.mark.parametrize("n", [3, 4, 5, 6])
+@pytest.mark.parametrize("levels", [2, 3, 1000])
+def test_p_of_few_pairs_is_that_of_all_orders_with_and_without_ties(n: int, levels: int) -> None:
+    rng = np.random.default_rng(10 * n + levels)
+    x, y = rng.integers(0, levels, (2, n)) / 7
+    x[:2], y[:2] = (0, 1), (1, 2)  # not constant
+    result = correlation(x, y)
+    assert result.pearson_p == pytest.approx(p_by_counting(list(x), list(y)))
+    ranks = [list(stats.rankdata(values)) for values in (x, y)]
+    assert result.spearman_p == pytest.approx(p_by_counting(*ranks))
+
+
+@pytest.mark.parametrize("levels", [3, 1000])
+def test_p_of_eight_pairs_is_scipys_permutation_test(levels: int) -> None:
+    x, y = np.random.default_rng(levels).integers(0, levels, (2, 8)).astype(float)
+    result = correlation(x, y)
+    for found, first, second in (
+        (result.pearson_p, x, y),
+        (result.spearman_p, stats.rankdata(x), stats.rankdata(y)),
+    ):
+        centred = second - second.mean()  # |sum| is |r| but for a factor
+        test = stats.permutation_test(
+            [first],
+            lambda order, centred=centred: float(abs(order @ centred)),
+            permutation_type="pairings",
+            n_resamples=50_000,  # more than 8! are all
+            alternative="greater",
+        )
+        assert found == pytest.approx(test.pvalue)
+
+
+def test_p_does_not_depend_on_scale_or_place() -> None:
+    x, y = [0.1, 0.2, 0.3, 0.3, 0.5], [0.3, 0.1, 0.2, 0.4, 0.4]
+    result = correlation(x, y)
+    moved = correlation(1e-200 * np.array(x), np.array(y) + 1e4)
+    assert (moved.pearson_p, moved.spearman_p) == (result.pearson_p, result.spearman_p)
+
+
+def test_p_of_nine_pairs_is_scipys_by_the_t_distribution() -> None:
+    x, y = np.random.default_rng(9).normal(size=(2, 9))
+    result = correlation(x, y)
+    assert result.pearson_p == pytest.approx(stats.pearsonr(x, y).pvalue)
+    assert result.spearman_p == pytest.approx(stats.spearmanr(x, y).pvalue)
+    # near the border both ways of computing p agree
+    eight = correlation(x[:8], y[:8])
+    assert eight.pearson_p == pytest.approx(stats.pearsonr(x[:8], y[:8]).pvalue, abs=0.05)
 
 
 def test_correlation_of_unequal_lengths_is_refused() -> None:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from xconsensus import published
 from xconsensus.figures import rendering, tables
+from xconsensus.scores.metrics import ENOUGH
 
 CONVERGED = 0.01  # mAP: committees are as good as the complete one when their mean is that near
 
@@ -43,9 +44,10 @@ def comparison(
     explainer each, of `committees.agreement`, where the run has them.
 
     Columns: claim, published_on, published, here, low, high (interval of ``level``, for section 4.5.2 the range of
-    its middle ``level`` of committees; NaN where there is none), n (members, or committees), agrees: yes where both
-    have the same sign and the interval excludes 0, "sign only" where it holds 0 or there is none, no otherwise; for
-    the size whether it is at most the published one, "-" where the whole committee is no larger.
+    its middle ``level`` of committees; NaN where there is none, and of r with fewer than ``ENOUGH`` members), n
+    (members, or committees), agrees: yes where both have the same sign and the interval excludes 0, "sign only" where
+    it holds 0 or there is none, no where signs differ, "-" where there is no number here; for the size whether it is at
+    most the published one, "-" where the whole committee is no larger.
     """
     masks = [name for name, table in members.items() if _has_masks(table)]
     dataset = "cub200" if masks else "imagenet"
@@ -66,8 +68,8 @@ def _correlations(members: Mapping[str, pd.DataFrame], dataset: str, level: floa
     for row in found.to_dict("records"):
         if np.isfinite(row.get("published_r", np.nan)):
             claim = f"r of {rendering.heading(row['x'])} and {rendering.heading(row['y'])}"
-            interval = (row["pearson_low"], row["pearson_high"], row["n"])
-            yield Claim(claim, dataset, row["published_r"], row["pearson_r"], *interval)
+            low, high = (row["pearson_low"], row["pearson_high"]) if row["n"] >= ENOUGH else (np.nan, np.nan)
+            yield Claim(claim, dataset, row["published_r"], row["pearson_r"], low, high, row["n"])
 
 
 def _margins(explainers: Iterable[str], members: Mapping[str, pd.DataFrame], dataset: str) -> Iterable[Claim]:
@@ -117,6 +119,8 @@ def _margin(table: pd.DataFrame) -> float:
 
 
 def _agrees(row: Mapping[Any, Any]) -> str:
+    if np.isnan(row["here"]):
+        return "-"
     if np.sign(row["published"]) != np.sign(row["here"]):
         return "no"
-    return "yes" if row["low"] * row["high"] > 0 else "sign only"
+    return "yes" if row["low"] * row["high"] > 0 else "sign only"  # also where the interval is NaN

@@ -2,6 +2,9 @@
 
 import warnings
 from dataclasses import dataclass
+from functools import cache
+from itertools import permutations
+from math import factorial
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,10 @@ _NARROW: dict[np.dtype[Any], type[np.unsignedinteger[Any]]] = {
     np.dtype(np.float16): np.uint16,
     np.dtype(np.float32): np.uint32,
 }
+
+EXACT = 8  # pairs up to which p is that of all permutations: 40320, a few milliseconds
+ENOUGH = 5  # pairs from which p and interval are worth stating: with 4, p is never below 1 / 24
+_ROUNDING = 1e-9  # coefficients that differ by less are equal, so that rounding parts no ties
 
 # Resampling counts of one block, in numbers: bounds the memory of `bootstrap_mean` whatever the image count.
 _BLOCK = 2**22
@@ -136,9 +143,14 @@ class Correlation:
 def correlation(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Correlation:
     """Correlation of two equally long lists (n,); pairs with a number that is not finite are dropped.
 
-    Intervals on Fisher's z = atanh(r): Pearson with standard error 1 / sqrt(n - 3) (Fisher 1921), Spearman with
-    sqrt((1 + r^2 / 2) / (n - 3)) (Bonett and Wright 2000, doi 10.1007/BF02294183, which compares both). At
-    r = +-1 the interval is that point. With fewer than 4 pairs, or a constant list, all but n is NaN.
+    p is two-sided. Up to ``EXACT`` pairs it is exact, of the permutation test: the part of all n! orders of y whose
+    |r| is at least the observed one, ties included. So with 4 pairs it is never below 1 / 24. With more pairs
+    it is that of the t distribution with n - 2 degrees of freedom; Spearman's is then at least 2 / n!, below which no
+    permutation test of ranks can lie.
+
+    Intervals are on Fisher's z, as `fisher_interval` has them; Spearman's with the variance 1 + r^2 / 2 (Bonett and
+    Wright 2000, doi 10.1007/BF02294183, which compares both). With fewer than 4 pairs and at r = +-1 there is none:
+    its ends are NaN. With fewer than 3 pairs, or a list that is constant up to rounding, all but n is NaN.
 
     Raises InputError if the lengths differ.
     """
@@ -148,29 +160,63 @@ def correlation(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Correlation:
     both = np.isfinite(first) & np.isfinite(second)
     first, second = first[both], second[both]
     n = len(first)
-    if n < 4 or np.ptp(first) == 0 or np.ptp(second) == 0:
+    if n < 3 or _is_constant(first) or _is_constant(second):
         return Correlation(n, *[float("nan")] * 8)
-    with warnings.catch_warnings():
-        # A list that is constant up to rounding has a meaningless r; scipy warns, p and interval say so too.
-        warnings.simplefilter("ignore")
-        pearson, spearman = stats.pearsonr(first, second), stats.spearmanr(first, second)
+    pearson, spearman = stats.pearsonr(first, second), stats.spearmanr(first, second)
     r, rho = float(pearson.statistic), float(spearman.statistic)
+    if n <= EXACT:
+        p, p_of_ranks = _exact_p(first, second), _exact_p(stats.rankdata(first), stats.rankdata(second))
+    else:
+        p, p_of_ranks = float(pearson.pvalue), max(float(spearman.pvalue), 2 / factorial(n))
     return Correlation(
         n,
         r,
-        float(pearson.pvalue),
-        *_fisher_interval(r, 1 / np.sqrt(n - 3), level),
+        p,
+        *fisher_interval(r, n, level),
         rho,
-        float(spearman.pvalue),
-        *_fisher_interval(rho, np.sqrt((1 + rho**2 / 2) / (n - 3)), level),
+        p_of_ranks,
+        *fisher_interval(rho, n, level, variance=1 + rho**2 / 2),
     )
 
 
-def _fisher_interval(r: float, standard_error: float, level: float) -> tuple[float, float]:
-    with np.errstate(divide="ignore"):
-        centre = np.arctanh(np.clip(r, -1, 1))
-    margin = stats.norm.ppf((1 + level) / 2) * standard_error
-    return float(np.tanh(centre - margin)), float(np.tanh(centre + margin))
+def _exact_p(x: Floats, y: Floats) -> float:
+    """Two-sided p of Pearson's r of x and y (n,) by the permutation test, in [1 / n!, 1]; Spearman's if they are ranks.
+
+    Neither list may be constant. All n! orders are gone through, in milliseconds up to n = 8.
+    """
+    first, second = _standardised(x), _standardised(y)
+    every = np.abs(second[_orders(len(y))] @ first)
+    return float((every >= abs(second @ first) - _ROUNDING).mean())
+
+
+def fisher_interval(r: float, n: int, level: float = 0.95, variance: float = 1.0) -> tuple[float, float]:
+    """Confidence interval of a correlation r of n pairs: tanh(atanh(r) -+ quantile x error) (Fisher 1921).
+
+    The standard error is sqrt(variance / (n - 3)); Pearson's r has variance 1. Returns its ends, within (-1, 1), or
+    NaN and NaN with fewer than 4 pairs and at r = +-1, where neither error nor atanh is finite.
+    """
+    if n < 4 or abs(r) > 1 - _ROUNDING:
+        return float("nan"), float("nan")
+    margin = stats.norm.ppf((1 + level) / 2) * np.sqrt(variance / (n - 3))
+    return float(np.tanh(np.arctanh(r) - margin)), float(np.tanh(np.arctanh(r) + margin))
+
+
+@cache
+def _orders(n: int) -> NDArray[np.intp]:
+    """All orders of n things: (n!, n) positions."""
+    return np.array([*permutations(range(n))], dtype=np.intp)
+
+
+def _standardised(values: Floats) -> Floats:
+    """Values (n,) less their mean, of length 1: the products of two such lists are Pearson's r."""
+    centred = values - values.mean()
+    centred /= np.abs(centred).max()  # squares of tiny numbers would be 0
+    return np.asarray(centred / np.linalg.norm(centred))
+
+
+def _is_constant(values: Floats) -> bool:
+    """Whether values differ by rounding alone: their r would be that of noise."""
+    return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())
 
 
 def bootstrap_mean(samples: ArrayLike, draws: int = 1000, seed: int = 0, level: float = 0.95) -> tuple[Floats, Floats]:

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from xconsensus.published import ENSEMBLE
-from xconsensus.scores.metrics import Intervals, correlation
+from xconsensus.scores.metrics import ENOUGH, Intervals, correlation
 
 RELIABLE = 0.5  # below, more than half of an explanation's variance over superpixels or pixels is sampling noise
 Floats = NDArray[np.float64]
@@ -101,13 +101,13 @@ def noise(members: pd.DataFrame, reliability: Floats) -> str:
     own = members[members["member"] != ENSEMBLE]
     noisy, whole = int((reliability < RELIABLE).sum()), int(np.isfinite(reliability).sum())
     line = f"{noisy} of {whole} explanations are mostly noise (reliability below {RELIABLE})"
-    ranks = correlation(own["consensus_score"], own["consensus_score_reliable"]).spearman_r
-    share = correlation(own["consensus_score"], own["reliability"]).pearson_r ** 2
-    if not np.isfinite([ranks, share]).all():
+    kept = correlation(own["consensus_score"], own["consensus_score_reliable"])
+    shared = correlation(own["consensus_score"], own["reliability"])
+    if min(kept.n, shared.n) < ENOUGH or not np.isfinite([kept.spearman_r, shared.pearson_r]).all():
         return line
     return (
-        f"{line}; without them the members' scores keep their order with Spearman's r {ranks:.2f}; reliability goes"
-        f" with {share:.0%} of the variance of scores between members"
+        f"{line}; without them the members' scores keep their order with Spearman's r {kept.spearman_r:.2f};"
+        f" reliability goes with {shared.pearson_r**2:.0%} of the variance of scores between members"
     )
 
 
