@@ -78,6 +78,41 @@ def test_every_member_is_a_point_and_titles_state_both_correlations(
         assert rf"Spearman $\rho$ = {spearman.statistic:.3f}" in axes.get_title()
 
 
+def in_line(accuracy: list[float]) -> pd.DataFrame:
+    """Members with these accuracies whose consensus scores follow them exactly."""
+    names = [f"member_{index}" for index in range(len(accuracy))]
+    scores = np.arange(len(accuracy)) / 20
+    return pd.DataFrame({"member": names, "family": "f", "accuracy": accuracy, "consensus_score": scores})
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "lines"),
+    [
+        ([0.5, 0.6], ["Pearson $r$ undefined, n too small", r"Spearman $\rho$ undefined, n too small"]),
+        ([0.5, 0.6, 0.7], ["Pearson $r$ = 1.000, n too small", r"Spearman $\rho$ = 1.000, n too small"]),
+        ([0.5, 0.6, 0.7, 0.9], ["Pearson $r$ = 0.983, n too small", r"Spearman $\rho$ = 1.000, n too small"]),
+        # of the 120 orders of five members two are as good
+        ([0.5, 0.6, 0.7, 0.8, 0.9], ["Pearson $r$ = 1.000, p = 0.02", r"Spearman $\rho$ = 1.000, p = 0.02"]),
+        ([0.5] * 6, ["Pearson $r$ undefined", r"Spearman $\rho$ undefined"]),
+    ],
+)
+def test_titles_state_no_more_than_few_members_tell(accuracy: list[float], lines: list[str]) -> None:
+    table, size = in_line(accuracy), len(accuracy)
+    (axes,) = figures.fig05({"own vote": table}).axes
+    assert axes.get_title().splitlines() == [f"own vote, n = {size}", *lines]
+    three = figures.fig05({"a": table, "b": table, "c": table}).axes[2].get_title()
+    assert three.splitlines() == [f"c, n = {size}", *(re.sub("Pearson |Spearman ", "", line) for line in lines)]
+
+
+def test_titles_of_equal_scores_of_many_members_have_no_interval_and_no_p_of_0() -> None:
+    lime = committee()["lime"]
+    (axes,) = figures.fig06({"lime": lime, "again": lime}).axes
+    assert axes.get_title().splitlines()[1:] == [
+        "Pearson $r$ = 1.000, p < 1e-99",
+        r"Spearman $\rho$ = 1.000, p = 4e-09",
+    ]
+
+
 def test_figure_6_sets_two_explainers_against_each_other() -> None:
     members = committee()
     lime, smoothgrad = (table["consensus_score"][:-1] for table in members.values())

@@ -104,7 +104,7 @@ def test_table_1_leaves_absent_models_empty_and_ranks_the_rest() -> None:
 NASTY = pd.DataFrame(
     {
         "member": ["a_b|c", "50% & $x^2~{y}#\\"],
-        "n": [3, 12],
+        "n": [30, 12],
         "consensus_score_lime": [0.12345, np.nan],
         "pearson_p": [4.27e-37, -0.03456],
     }
@@ -115,7 +115,7 @@ def test_text_is_aligned_and_legible() -> None:
     head, *rows = rendering.to_text(NASTY).splitlines()
     assert [cell.strip() for cell in head.split("  ") if cell] == ["member", "n", "consensus score LIME", "Pearson p"]
     assert len({len(line) for line in (head, *rows)}) == 1
-    assert rows[0].split() == ["a_b|c", "3", "0.123", "4.27e-37"]
+    assert rows[0].split() == ["a_b|c", "30", "0.123", "4.27e-37"]
     assert rows[1].split()[-3:] == ["12", "-", "-0.0346"]
 
 
@@ -137,6 +137,20 @@ def test_latex_escapes_and_has_as_many_cells_as_columns() -> None:
     assert r"50\% \& \$x\textasciicircum 2\textasciitilde \{y\}\#\textbackslash " in rows[2]
     assert "4.27e-37" in rows[1]
     assert "-0.0346" in rows[2]
+
+
+def test_correlations_of_few_members_are_numbers_in_the_table_and_words_in_its_text() -> None:
+    few = tables.correlations({"smoothgrad": scores(0, members=4, masks=False)})
+    assert few["pearson_p"][0] * 24 == pytest.approx(round(few["pearson_p"][0] * 24))
+    head, row = rendering.to_markdown(few).splitlines()[::2]
+    cells = dict(zip(*([cell.strip() for cell in line.split("|")] for line in (head, row)), strict=True))
+    for coefficient in ("Pearson", "Spearman"):
+        assert cells[f"{coefficient} p"] == "n too small"
+        assert cells[f"{coefficient} low"] == cells[f"{coefficient} high"] == "-"
+        assert float(cells[f"{coefficient} r"]) == pytest.approx(few[f"{coefficient.lower()}_r"][0], abs=0.001)
+    enough = rendering.to_text(tables.correlations({"smoothgrad": scores(1, members=5, masks=False)}))
+    assert "too small" not in enough
+    assert "-" not in enough.split()
 
 
 def test_names_of_columns_read_as_words_in_cells_too() -> None:

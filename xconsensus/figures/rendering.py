@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from xconsensus.figures.tables import EXPLAINERS
+from xconsensus.scores.metrics import ENOUGH
 
 _WORDS = {**EXPLAINERS, "mean average precision": "mAP", "pearson": "Pearson", "spearman": "Spearman"}
 
@@ -38,8 +39,17 @@ def to_latex(table: pd.DataFrame) -> str:
 
 
 def _in_words(table: pd.DataFrame) -> pd.DataFrame:
-    """The cells as text: numbers formatted, names of columns (in the columns x and y) in words."""
-    return pd.DataFrame({name: [*map(heading if name in ("x", "y") else _text, table[name])] for name in table})
+    """The cells as text: numbers formatted, names of columns (in the columns x and y) in words.
+
+    Correlations of fewer than ``ENOUGH`` pairs have words in place of p, and no interval.
+    """
+    shown = pd.DataFrame({name: [*map(heading if name in ("x", "y") else _text, table[name])] for name in table})
+    few = np.asarray(table["n"] < ENOUGH) if "n" in table else np.zeros(len(table), bool)
+    for coefficient in ("pearson", "spearman"):
+        for end, words in (("p", "n too small"), ("low", "-"), ("high", "-")):
+            if f"{coefficient}_{end}" in shown:
+                shown.loc[few, f"{coefficient}_{end}"] = words
+    return shown
 
 
 def _numeric(table: pd.DataFrame) -> NDArray[np.bool_]:

@@ -20,7 +20,7 @@ from xconsensus.figures import style
 from xconsensus.figures.names import Label, write_names
 from xconsensus.figures.tables import EXPLAINERS
 from xconsensus.published import ENSEMBLE
-from xconsensus.scores.metrics import Correlation, correlation
+from xconsensus.scores.metrics import ENOUGH, Correlation, correlation
 
 _ACCURACY, _SCORE, _MAP = "accuracy", "consensus_score", "mean_average_precision"
 _AXES = {
@@ -154,16 +154,28 @@ def _star(x: ArrayLike = (), y: ArrayLike = ()) -> Line2D:
 
 
 def _title(name: str, agreement: Correlation, short: bool) -> str:
-    """Explainer, and both coefficients with 95 % interval and p; short: without the words."""
+    """Explainer, and both coefficients with 95 % interval and p, as far as they have them; short: without the words."""
     a = agreement
-    lines = [f"{name}, n = {a.n}"]
     pearson, spearman = ("$r$", r"$\rho$") if short else ("Pearson $r$", r"Spearman $\rho$")
-    for symbol, r, low, high, p in (
-        (pearson, a.pearson_r, a.pearson_low, a.pearson_high, a.pearson_p),
-        (spearman, a.spearman_r, a.spearman_low, a.spearman_high, a.spearman_p),
-    ):
-        if np.isnan(r):
-            lines.append(f"{symbol} undefined")
-        else:
-            lines.append(f"{symbol} = {r:.3f} [{low:.2f}, {high:.2f}], p = {p:.1g}")
-    return "\n".join(lines)
+    return "\n".join(
+        [
+            f"{name}, n = {a.n}",
+            pearson + _evidence(a.n, a.pearson_r, a.pearson_low, a.pearson_high, a.pearson_p),
+            spearman + _evidence(a.n, a.spearman_r, a.spearman_low, a.spearman_high, a.spearman_p),
+        ]
+    )
+
+
+def _evidence(n: int, r: float, low: float, high: float, p: float) -> str:
+    """What follows a coefficient's symbol: its value, where there is one its interval, and p; of few pairs no p."""
+    if n < ENOUGH:
+        return f"{_value(r)}, n too small"
+    if np.isnan(r):
+        return _value(r)
+    interval = "" if np.isnan(low) else f" [{low:.2f}, {high:.2f}]"
+    # Beyond 8 pairs, Pearson's p of exactly proportional lists is 0 by the t distribution.
+    return f"{_value(r)}{interval}, p {'< 1e-99' if p < 1e-99 else f'= {p:.1g}'}"
+
+
+def _value(r: float) -> str:
+    return " undefined" if np.isnan(r) else f" = {r:.3f}"
