@@ -10,8 +10,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from xconsensus import published
-from xconsensus.figures.tables import EXPLAINERS, table2
+from xconsensus.figures.rendering import heading
+from xconsensus.figures.tables import EXPLAINERS, correlations, table2
 from xconsensus.published import ENSEMBLE
+from xconsensus.scores.metrics import fisher_interval
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -117,9 +119,9 @@ class Results:
         return {name: each for name, each in self.scores.items() if not each.on_superpixels}
 
     def caption(self, what: str = "", explainers: Sequence[str] | None = None) -> str:
-        """Data set, images, members and explainers in a line, as it stands under a figure."""
+        """Data set, images, members and explainers in a line, as it stands under a figure, and then ``what``."""
         if self.of_paper:
-            return f"Numbers of the paper, Table 2; {legible(self)}"
+            return f"Numbers of the paper, Table 2; {legible(self)}{what and '; ' + what}"
         names = " and ".join(EXPLAINERS.get(name, name) for name in explainers or self.scores)
         whole, own = len(self.voters), len(self.first.members) - 1
         shown = f"{own} of {whole} members" if own < whole else f"{whole} members"
@@ -149,3 +151,25 @@ def legible(results: Results) -> str:
     table = table[table["member"] != ENSEMBLE]
     missing = int(table.isna().any(axis=1).sum())
     return f"{missing} of {len(table)} rows of {results.committee} miss a number"
+
+
+def departures(results: Results, figure: int) -> str:
+    """Which of a figure's r, recomputed from the paper's own table, lie outside the interval of the r that it states.
+
+    That is Fisher's interval with all members, as the paper has them: the available scan of Table 2 has fewer.
+    ``figure`` is its number. Empty where there is none, or the results are not the paper's own.
+    """
+    if not results.of_paper:
+        return ""
+    stated = published.correlations(results.of_paper)
+    stated = stated[stated["figure"] == f"Fig. {figure}"][["x", "y"]]
+    found = correlations(results.members, results.of_paper, results.level).merge(stated, on=["x", "y"])
+    clauses = []
+    for x, y, r, paper in found[["x", "y", "pearson_r", "published_r"]].itertuples(index=False):
+        low, high = fisher_interval(paper, len(results.voters), results.level)
+        if not low <= r <= high:
+            clauses.append(
+                f"recomputed r {r:.4f} of {heading(x)} and {heading(y)} lies outside the published {paper:.3f}'s"
+                f" {100 * results.level:g} % interval [{low:.4f}, {high:.4f}]"
+            )
+    return "; ".join(clauses)
