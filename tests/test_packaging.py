@@ -42,6 +42,14 @@ def command(site: Path, folder: Path, *arguments: str) -> subprocess.CompletedPr
     )
 
 
+def test_wheel_brings_every_module(installed: Path) -> None:
+    """The other tests cannot see one that is missing: the checkout, installed beside, lends it."""
+    shipped = {
+        path.relative_to(installed) for path in (installed / "xconsensus").rglob("*.py") if "conf" not in path.parts
+    }
+    assert shipped == {path.relative_to(ROOT) for path in (ROOT / "xconsensus").rglob("*.py")}
+
+
 def test_wheel_brings_the_config(installed: Path, tmp_path: Path) -> None:
     shipped = {path.relative_to(installed / "xconsensus" / "conf") for path in installed.rglob("conf/**/*.yaml")}
     assert shipped == {path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob("*.yaml")}
