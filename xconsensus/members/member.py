@@ -22,11 +22,11 @@ class Member:
     """One model of a committee and how it wants its input.
 
     ``library`` is timm, torchvision or module; with ``module``, ``model`` is ``package.module.Class`` or
-    ``path/to/file.py:Class``: code that the user names and that is run. ``weights`` is a file of trained weights,
-    ``pretrained`` a weights tag of the library (True for its default), read from ``pretrained_file`` where there is
-    one, else through the library's own cache; neither means random weights, to be trained. ``resize``,
-    ``input_size`` (pixels), ``mean``, ``std`` (of RGB in 0..1) and ``interpolation`` are the member's own
-    preprocessing.
+    ``path/to/file.py:Class``: code that the user names and that is run. ``weights`` is a file of trained weights, of
+    which ``weights_key`` names the state dict where the file holds several, ``pretrained`` a weights tag of the library
+    (True for its default), read from ``pretrained_file`` where there is one, else through the library's own cache;
+    neither means random weights, to be trained. ``resize``, ``input_size`` (pixels), ``mean``, ``std`` (of RGB in 0..1)
+    and ``interpolation`` are the member's own preprocessing.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Member:
     resize: int
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     weights: str | None = None
+    weights_key: str | None = None
     pretrained: str | bool = False
     pretrained_file: str | None = None
     mean: tuple[float, ...] = IMAGENET_MEAN
@@ -51,7 +52,7 @@ class Member:
         file = self.weights or self.pretrained_file
         if file and not Path(file).is_file():
             raise InputError(f"member {self.name}: no weights file {file}")
-        return {
+        settings = {
             "library": self.library,
             "model": own_code.settled(self.model) if self.library == "module" else self.model,
             "kwargs": dict(self.kwargs),
@@ -62,6 +63,7 @@ class Member:
             "std": list(self.std),
             "interpolation": self.interpolation,
         }
+        return settings | ({"weights_key": self.weights_key} if self.weights_key else {})
 
 
 _FIELDS = tuple(name for name in Member.__dataclass_fields__ if name not in ("name", "pretrained_file"))
@@ -126,6 +128,8 @@ def _member(name: str, spec: dict[str, Any], size: int, resize: int, weights_dir
             spec["pretrained"] = False
         elif weights_dir:
             spec["pretrained_file"] = timm_torchvision.local_file(name, folder)
+    if "weights_key" in spec and not (spec.get("weights") or spec.get("pretrained_file")):
+        raise InputError(f"member {name}: weights_key={spec['weights_key']} is of no use without weights: FILE")
     input_size = spec.setdefault("input_size", size)
     spec.setdefault("resize", round(resize * input_size / size))
     for key in ("mean", "std"):

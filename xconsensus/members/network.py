@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from xconsensus.members.checkpoints import read_weights
 from xconsensus.members.member import Member
-from xconsensus.members.weights import build, fill, head_tensors, read_weights
+from xconsensus.members.weights import build, fill, head_tensors
 
 
 class Network(nn.Module):
@@ -80,5 +81,5 @@ def network_of(member: Member, classes: int, device: torch.device, new_head: boo
     model = build(member, classes)
     if member.weights:
         head = head_tensors(member, classes) if new_head else ()
-        fill(model, member, read_weights(Path(member.weights), member.name), member.weights, head)
+        fill(model, member, read_weights(Path(member.weights), member.name, member.weights_key), member.weights, head)
     return Network(member, model).to(device)
