@@ -360,6 +360,87 @@ def test_the_reason_is_looked_for_once_the_file_could_not_be_read(
     assert read_weights(tmp_path / "a.pth", "a")
 
 
+# --- names of weights ---
+
+
+@pytest.mark.parametrize(
+    ("spec", "hint"),
+    [
+        ({"library": "torchvision", "model": "resnet18", "weights": "DEFAULT"}, "pretrained: DEFAULT"),
+        ({"library": "torchvision", "model": "resnet18", "weights": "IMAGENET1K_V1"}, "pretrained: IMAGENET1K_V1"),
+        (
+            {"library": "torchvision", "model": "resnet18", "weights": "ResNet18_Weights.IMAGENET1K_V1"},
+            "pretrained: IMAGENET1K_V1",
+        ),
+        ({"library": "timm", "model": "resnet50", "weights": "a1_in1k"}, "pretrained: a1_in1k"),
+        ({"library": "timm", "model": "resnet50", "weights": "resnet50.a1_in1k"}, "pretrained: a1_in1k"),
+    ],
+)
+def test_a_tag_in_place_of_a_file_names_the_key_to_use(tmp_path: Path, spec: dict[str, Any], hint: str) -> None:
+    with pytest.raises(InputError, match=rf"^member a: no weights file .*{spec['weights']}; .* {hint}$"):
+        member_of(tmp_path, **spec).settings()
+    with pytest.raises(InputError, match=f"{hint}$"):
+        network_of(member_of(tmp_path, **spec), 3, torch.device("cpu"))
+    torch.save({}, tmp_path / spec["weights"])
+    assert len(member_of(tmp_path, **spec).settings()["weights"]) == 64
+
+
+def test_a_word_that_is_no_tag_gets_no_hint(tmp_path: Path) -> None:
+    for library, model in (("torchvision", "resnet18"), ("timm", "resnet50"), ("module", "nets.py:Net")):
+        with pytest.raises(InputError, match=r"no weights file .*/absent\.pth$"):
+            member_of(tmp_path, library=library, model=model, weights="absent.pth").settings()
+
+
+@pytest.mark.parametrize(
+    ("spec", "culprit"),
+    [
+        ({"weights": True}, "weights=True is not a word; .*pretrained: true"),
+        ({"weights_key": 3}, "weights_key=3 is not a word"),
+        ({"model": 50}, "model=50 is not a word"),
+    ],
+)
+def test_values_that_are_no_words_are_named(tmp_path: Path, spec: dict[str, Any], culprit: str) -> None:
+    with pytest.raises(InputError, match=f"^member a: {culprit}"):
+        member_of(tmp_path, **spec)
+
+
+@pytest.mark.parametrize("pretrained", [True, False])
+@pytest.mark.parametrize(
+    ("model", "hint"),
+    [
+        ("hf_hub:somebody/somenet", "not read from the hub; .*config.json.*weights: FILE"),
+        ("hf-hub:somebody/somenet", "not read from the hub; .*config.json.*weights: FILE"),
+        ("somebody/somenet", "not read from the hub"),
+        ("hf_hub:timm/resnet50.a1_in1k", "model: resnet50, pretrained: a1_in1k$"),
+        ("timm/test_vit", "model: test_vit, pretrained: true$"),
+    ],
+)
+def test_a_name_of_the_hub_is_answered_with_the_keys_to_use(
+    tmp_path: Path, model: str, hint: str, pretrained: bool
+) -> None:
+    with pytest.raises(InputError, match=f"^member a: .*model={model}.*{hint}"):
+        member_of(tmp_path, library="timm", model=model, pretrained=pretrained)
+
+
+@pytest.mark.parametrize("size", [[160], [160, 160], [3, 160, 160], (3, 160, 160)])
+@pytest.mark.parametrize("key", ["input_size", "resize"])
+def test_a_size_as_the_libraries_print_it_is_answered_with_the_number_to_write(
+    tmp_path: Path, key: str, size: Any
+) -> None:
+    for spec in ({}, {"library": "timm", "model": "test_vit", "pretrained": True}):
+        with pytest.raises(InputError, match=rf"^member a: {key}=.* is not the side of a square.*write {key}: 160$"):
+            member_of(tmp_path, **spec, **{key: size})
+
+
+@pytest.mark.parametrize(
+    "size", [[3, 160, 200], [160, 200], [], [[160]], "160", True, 0, -3, 1.5, float("inf"), float("nan"), {}]
+)
+@pytest.mark.parametrize("key", ["input_size", "resize"])
+def test_a_size_that_is_none_of_a_square_is_named(tmp_path: Path, key: str, size: Any) -> None:
+    with pytest.raises(InputError, match=rf"^member a: {key}=.* is not the side of a square in pixels"):
+        member_of(tmp_path, **{key: size})
+
+
 def test_fill_leaves_the_given_tensors_alone(tmp_path: Path) -> None:
     member, state = member_of(tmp_path), under("module.", trained(tmp_path))
     names = list(state)

@@ -44,19 +44,25 @@ class Member:
     std: tuple[float, ...] = IMAGENET_STD
     interpolation: str = "bicubic"
 
+    def weights_file(self) -> Path | None:
+        """The file that the weights are read from, None without one; InputError naming the member that lacks it."""
+        file = self.weights or self.pretrained_file
+        if file and not Path(file).is_file():
+            hint = timm_torchvision.if_it_is_a_tag(self.library, self.model, Path(file).name)
+            raise InputError(f"member {self.name}: no weights file {file}{hint}")
+        return Path(file) if file else None
+
     def settings(self) -> dict[str, Any]:
         """All that shapes the member's outputs, without folders: weights of a file are named by their digest.
 
         Raises InputError naming the member whose file is missing.
         """
-        file = self.weights or self.pretrained_file
-        if file and not Path(file).is_file():
-            raise InputError(f"member {self.name}: no weights file {file}")
+        file = self.weights_file()
         settings = {
             "library": self.library,
             "model": own_code.settled(self.model) if self.library == "module" else self.model,
             "kwargs": dict(self.kwargs),
-            "weights": file_digest(Path(file)) if file else self.pretrained,
+            "weights": file_digest(file) if file else self.pretrained,
             "input_size": self.input_size,
             "resize": self.resize,
             "mean": list(self.mean),
@@ -114,6 +120,7 @@ def _member(name: str, spec: dict[str, Any], size: int, resize: int, weights_dir
     if spec["library"] not in LIBRARIES:
         raise InputError(f"member {name}: library={spec['library']} is unknown{nearest(spec['library'], LIBRARIES)}")
     spec = {key: value for key, value in spec.items() if value is not None}
+    _check_words(name, spec)
     spec.setdefault("family", name)
     folder = Path(weights_dir) if weights_dir else Path()
     if spec["library"] == "module" and ".py:" in spec["model"]:
@@ -130,6 +137,7 @@ def _member(name: str, spec: dict[str, Any], size: int, resize: int, weights_dir
             spec["pretrained_file"] = timm_torchvision.local_file(name, folder)
     if "weights_key" in spec and not (spec.get("weights") or spec.get("pretrained_file")):
         raise InputError(f"member {name}: weights_key={spec['weights_key']} is of no use without weights: FILE")
+    _check_sizes(name, spec)
     input_size = spec.setdefault("input_size", size)
     spec.setdefault("resize", round(resize * input_size / size))
     for key in ("mean", "std"):
@@ -144,6 +152,24 @@ def _member(name: str, spec: dict[str, Any], size: int, resize: int, weights_dir
     if spec["resize"] < spec["input_size"]:
         raise InputError(f"member {name}: resize={spec['resize']} is less than input_size={input_size}")
     return Member(name=name, **spec)
+
+
+def _check_words(name: str, spec: Mapping[str, Any]) -> None:
+    for key in ("model", "weights", "weights_key"):
+        if not isinstance(spec.get(key, ""), str):
+            hint = "; the library's own weights are pretrained: true" if key == "weights" else ""
+            raise InputError(f"member {name}: {key}={spec[key]} is not a word{hint}")
+
+
+def _check_sizes(name: str, spec: Mapping[str, Any]) -> None:
+    """InputError for sizes that are no number of pixels, with the number where libraries print it as a list."""
+    for key in ("input_size", "resize"):
+        value = spec.get(key, 1)
+        if isinstance(value, int | float) and not isinstance(value, bool) and value >= 1 and value == value // 1:
+            continue
+        square = isinstance(value, list | tuple) and value and value[-1] == value[-2:][0]  # timm prints [3, 224, 224]
+        side = value[-1] if square and isinstance(value[-1], int) else 224
+        raise InputError(f"member {name}: {key}={value} is not the side of a square in pixels; write {key}: {side}")
 
 
 def check_model(member: Member) -> None:
