@@ -24,9 +24,10 @@ from xconsensus.arithmetic.precision import by_rule, check_precision, products_a
 from xconsensus.errors import InputError
 from xconsensus.experiment.artefacts import explained_images, explanations_of
 from xconsensus.experiment.experiment import start
+from xconsensus.members.checkpoints import read_weights
 from xconsensus.members.member import members_of
 from xconsensus.members.network import Network
-from xconsensus.members.weights import build, fill, read_weights
+from xconsensus.members.weights import build, fill
 from xconsensus.scores.metrics import correlation
 from xconsensus.stages import explain, finetune, score, vote
 from xconsensus.store.files import read_csv

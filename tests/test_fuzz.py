@@ -17,7 +17,7 @@ from xconsensus.datasets.coco import COCO
 from xconsensus.datasets.cub200 import CUB200
 from xconsensus.datasets.images import read_mask, read_rgb
 from xconsensus.errors import InputError
-from xconsensus.members.weights import read_weights
+from xconsensus.members.checkpoints import read_weights
 from xconsensus.store.files import read_csv, read_settings, write_csv
 from xconsensus.store.shards import Shards
 from xconsensus.store.tensors import read_header, read_tensors, verify

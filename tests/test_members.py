@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from xconsensus.compat import torchvision
 from xconsensus.errors import InputError
+from xconsensus.members.checkpoints import read_weights
 from xconsensus.members.member import Member, members_of
 from xconsensus.members.network import Network
-from xconsensus.members.weights import build, fill, head_tensors, read_weights
+from xconsensus.members.weights import build, fill, head_tensors
 
 CLASSES = 3
 SOURCE = """

@@ -20,8 +20,9 @@ from PIL import Image
 import xconsensus
 from xconsensus.datasets.images import read_mask, read_rgb
 from xconsensus.errors import InputError
+from xconsensus.members.checkpoints import read_weights
 from xconsensus.members.member import Member
-from xconsensus.members.weights import build, fill, read_weights
+from xconsensus.members.weights import build, fill
 from xconsensus.store.files import read_csv, read_settings, write_csv
 from xconsensus.store.shards import Shards
 from xconsensus.store.tensors import read_header, read_tensors

@@ -69,7 +69,7 @@ def with_trained_weights(experiment: Experiment, member: Member, read: bool = Tr
     if read:
         stat = path.stat()
         _verify_once(path, stat.st_mtime_ns, stat.st_size)
-    return replace(member, weights=str(path), pretrained=False)
+    return replace(member, weights=str(path), weights_key=None, pretrained=False)
 
 
 @cache

@@ -22,11 +22,11 @@ class Member:
     """One model of a committee and how it wants its input.
 
     ``library`` is timm, torchvision or module; with ``module``, ``model`` is ``package.module.Class`` or
-    ``path/to/file.py:Class``: code that the user names and that is run. ``weights`` is a file of trained weights,
-    ``pretrained`` a weights tag of the library (True for its default), read from ``pretrained_file`` where there is
-    one, else through the library's own cache; neither means random weights, to be trained. ``resize``,
-    ``input_size`` (pixels), ``mean``, ``std`` (of RGB in 0..1) and ``interpolation`` are the member's own
-    preprocessing.
+    ``path/to/file.py:Class``: code that the user names and that is run. ``weights`` is a file of trained weights, of
+    which ``weights_key`` names the state dict where the file holds several, ``pretrained`` a weights tag of the library
+    (True for its default), read from ``pretrained_file`` where there is one, else through the library's own cache;
+    neither means random weights, to be trained. ``resize``, ``input_size`` (pixels), ``mean``, ``std`` (of RGB in 0..1)
+    and ``interpolation`` are the member's own preprocessing.
     """
 
     name: str
@@ -37,31 +37,39 @@ class Member:
     resize: int
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     weights: str | None = None
+    weights_key: str | None = None
     pretrained: str | bool = False
     pretrained_file: str | None = None
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     interpolation: str = "bicubic"
 
+    def weights_file(self) -> Path | None:
+        """The file that the weights are read from, None without one; InputError naming the member that lacks it."""
+        file = self.weights or self.pretrained_file
+        if file and not Path(file).is_file():
+            hint = timm_torchvision.if_it_is_a_tag(self.library, self.model, Path(file).name)
+            raise InputError(f"member {self.name}: no weights file {file}{hint}")
+        return Path(file) if file else None
+
     def settings(self) -> dict[str, Any]:
         """All that shapes the member's outputs, without folders: weights of a file are named by their digest.
 
         Raises InputError naming the member whose file is missing.
         """
-        file = self.weights or self.pretrained_file
-        if file and not Path(file).is_file():
-            raise InputError(f"member {self.name}: no weights file {file}")
-        return {
+        file = self.weights_file()
+        settings = {
             "library": self.library,
             "model": own_code.settled(self.model) if self.library == "module" else self.model,
             "kwargs": dict(self.kwargs),
-            "weights": file_digest(Path(file)) if file else self.pretrained,
+            "weights": file_digest(file) if file else self.pretrained,
             "input_size": self.input_size,
             "resize": self.resize,
             "mean": list(self.mean),
             "std": list(self.std),
             "interpolation": self.interpolation,
         }
+        return settings | ({"weights_key": self.weights_key} if self.weights_key else {})
 
 
 _FIELDS = tuple(name for name in Member.__dataclass_fields__ if name not in ("name", "pretrained_file"))
@@ -112,6 +120,7 @@ def _member(name: str, spec: dict[str, Any], size: int, resize: int, weights_dir
     if spec["library"] not in LIBRARIES:
         raise InputError(f"member {name}: library={spec['library']} is unknown{nearest(spec['library'], LIBRARIES)}")
     spec = {key: value for key, value in spec.items() if value is not None}
+    _check_words(name, spec)
     spec.setdefault("family", name)
     folder = Path(weights_dir) if weights_dir else Path()
     if spec["library"] == "module" and ".py:" in spec["model"]:
@@ -126,6 +135,9 @@ def _member(name: str, spec: dict[str, Any], size: int, resize: int, weights_dir
             spec["pretrained"] = False
         elif weights_dir:
             spec["pretrained_file"] = timm_torchvision.local_file(name, folder)
+    if "weights_key" in spec and not (spec.get("weights") or spec.get("pretrained_file")):
+        raise InputError(f"member {name}: weights_key={spec['weights_key']} is of no use without weights: FILE")
+    _check_sizes(name, spec)
     input_size = spec.setdefault("input_size", size)
     spec.setdefault("resize", round(resize * input_size / size))
     for key in ("mean", "std"):
@@ -140,6 +152,24 @@ def _member(name: str, spec: dict[str, Any], size: int, resize: int, weights_dir
     if spec["resize"] < spec["input_size"]:
         raise InputError(f"member {name}: resize={spec['resize']} is less than input_size={input_size}")
     return Member(name=name, **spec)
+
+
+def _check_words(name: str, spec: Mapping[str, Any]) -> None:
+    for key in ("model", "weights", "weights_key"):
+        if not isinstance(spec.get(key, ""), str):
+            hint = "; the library's own weights are pretrained: true" if key == "weights" else ""
+            raise InputError(f"member {name}: {key}={spec[key]} is not a word{hint}")
+
+
+def _check_sizes(name: str, spec: Mapping[str, Any]) -> None:
+    """InputError for sizes that are no number of pixels, with the number where libraries print it as a list."""
+    for key in ("input_size", "resize"):
+        value = spec.get(key, 1)
+        if isinstance(value, int | float) and not isinstance(value, bool) and value >= 1 and value == value // 1:
+            continue
+        square = isinstance(value, list | tuple) and value and value[-1] == value[-2:][0]  # timm prints [3, 224, 224]
+        side = value[-1] if square and isinstance(value[-1], int) else 224
+        raise InputError(f"member {name}: {key}={value} is not the side of a square in pixels; write {key}: {side}")
 
 
 def check_model(member: Member) -> None:

@@ -1,13 +1,12 @@
 """A member's network on the device: what explainers and training call."""
 
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from xconsensus.members.checkpoints import read_weights
 from xconsensus.members.member import Member
-from xconsensus.members.weights import build, fill, head_tensors, read_weights
+from xconsensus.members.weights import build, fill, head_tensors
 
 
 class Network(nn.Module):
@@ -78,7 +77,7 @@ def network_of(member: Member, classes: int, device: torch.device, new_head: boo
     Raises InputError naming the member for weights that cannot be read or do not fit.
     """
     model = build(member, classes)
-    if member.weights:
+    if member.weights and (file := member.weights_file()):
         head = head_tensors(member, classes) if new_head else ()
-        fill(model, member, read_weights(Path(member.weights), member.name), member.weights, head)
+        fill(model, member, read_weights(file, member.name, member.weights_key), member.weights, head)
     return Network(member, model).to(device)

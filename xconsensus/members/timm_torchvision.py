@@ -5,6 +5,7 @@ Nothing here builds a network or downloads.
 """
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,40 @@ def check_model(name: str, library: str, model: str) -> None:
     import timm
 
     if library == "timm":
+        _check_hub_name(name, model)
         if not timm.is_model(model.split(".")[0]):
             raise InputError(f"member {name}: timm has no model {model!r}{nearest(model, timm.list_models())}")
     else:
         known = torchvision.models.list_models(module=torchvision.models)
         if model not in known:
             raise InputError(f"member {name}: torchvision has no model {model!r}{nearest(model, known)}")
+
+
+def _check_hub_name(name: str, model: str) -> None:
+    """InputError for a name as timm takes it from the Hugging Face hub: members are built without asking it."""
+    owner, slash, net = re.sub(r"^(hf[-_]hub|local-dir):", "", model).partition("/")
+    if not slash:
+        return
+    if owner == "timm":
+        architecture, _, tag = net.partition(".")
+        raise InputError(f"member {name}: write model={model} as model: {architecture}, pretrained: {tag or 'true'}")
+    advice = "name the architecture of its config.json as model, and fetch its model.safetensors as weights: FILE"
+    raise InputError(f"member {name}: model={model} is not read from the hub; {advice}")
+
+
+def if_it_is_a_tag(library: str, model: str, word: str) -> str:
+    """A clause that names the key to use, for a word that is no file but a weights tag of the model; else empty."""
+    if library == "module":
+        return ""
+    from xconsensus.compat import torchvision  # noqa: I001  (timm imports torchvision)
+    import timm
+
+    tag = word.rpartition(".")[2]  # of ResNet50_Weights.DEFAULT, resnet50.a1_in1k
+    if library == "timm":
+        known = [full.partition(".")[2] for full in timm.list_pretrained(f"{model.split('.')[0]}.*")]
+    else:
+        known = list(torchvision.models.get_model_weights(model).__members__)
+    return f"; {library}'s own weights are named by pretrained: {tag}" if tag in known else ""
 
 
 def preprocessing(name: str, library: str, model: str, tag: str | bool) -> dict[str, Any]:
@@ -95,6 +124,7 @@ def _timm_cfg(name: str, model: str, tag: str | bool) -> Any:
     from xconsensus.compat import torchvision  # noqa: F401, I001  (timm imports torchvision)
     import timm
 
+    _check_hub_name(name, model)
     try:
         cfg = timm.get_pretrained_cfg(timm_name(model, tag))
     except RuntimeError:

@@ -1,4 +1,4 @@
-"""A member's network: built by its library or own code, and filled with weights that are read as data."""
+"""A member's network: built by its library or own code, and filled with weights."""
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -7,13 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from xconsensus import own_code
 from xconsensus.errors import InputError
 from xconsensus.members import timm_torchvision
+from xconsensus.members.checkpoints import as_named_by, is_counter, read_weights
 from xconsensus.members.member import Member, check_model
 
 
@@ -65,7 +65,8 @@ def _timm_model(member: Member, num_classes: int, **kwargs: Any) -> nn.Module:
     if not (member.pretrained and member.pretrained_file):
         return timm.create_model(full, pretrained=bool(member.pretrained), num_classes=num_classes, **kwargs)  # type: ignore[no-any-return]
     model: nn.Module = timm.create_model(full, num_classes=num_classes, **kwargs)
-    tensors = read_weights(Path(member.pretrained_file), member.name)
+    tensors = as_named_by(model.state_dict(), _local(member))
+    tensors = {key.removeprefix("module."): value for key, value in tensors.items()}  # of names that only timm knows
     try:  # with all classes of the file: for others, timm overlooks tensors that are missing
         whole = timm.create_model(full, pretrained=True, pretrained_cfg_overlay={"state_dict": tensors}, **kwargs)
     except Exception as error:  # a filter of foreign tensors raises nearly anything
@@ -84,13 +85,21 @@ def _torchvision_model(member: Member, num_classes: int, **kwargs: Any) -> nn.Mo
     if member.pretrained:
         tag = timm_torchvision.torchvision_weights(member.name, member.model, member.pretrained)
         if member.pretrained_file:
-            tensors, source = read_weights(Path(member.pretrained_file), member.name), member.pretrained_file
+            tensors, source = _local(member), member.pretrained_file
         else:
             tensors, source = tag.get_state_dict(progress=False, check_hash=True), str(tag)
         if not kwargs.get("aux_logits", True):
-            tensors = {key: value for key, value in tensors.items() if not key.lower().startswith("aux")}
+            tensors = {key: value for key, value in tensors.items() if not _is_auxiliary(key)}
         fill(model, member, tensors, source, head_tensors(member, num_classes))
     return model
+
+
+def _local(member: Member) -> dict[str, Tensor]:
+    return read_weights(Path(str(member.pretrained_file)), member.name, member.weights_key)
+
+
+def _is_auxiliary(key: str) -> bool:
+    return any(part.startswith("aux") for part in key.lower().split("."))
 
 
 def fill(
@@ -101,19 +110,19 @@ def fill(
     Parameters
     ----------
     model, member : the network to fill, and whose it is.
-    tensors : name -> tensor, any float dtype.
+    tensors : name -> tensor, any float dtype; names may have the prefix of a wrapper (`as_named_by`).
     source : where they come from, for messages.
     new_head : names of tensors that keep their initial values where the given ones have another shape.
 
     Raises InputError naming the member, the source and the first tensor that does not fit.
     """
     expected = model.state_dict()
-    given = dict(tensors)
+    given = as_named_by(expected, tensors)
     for key in set(new_head).intersection(given):
         if given[key].shape != expected[key].shape:
             given[key] = expected[key]
-    for key in expected.keys() | given.keys():
-        if key not in given and key.endswith("num_batches_tracked"):  # a counter that inference never reads
+    for key in expected.keys() - given.keys():
+        if is_counter(key):
             given[key] = expected[key]
     for key in (*expected, *given):
         if key not in given:
@@ -127,30 +136,6 @@ def fill(
         model.load_state_dict(given)
     except (RuntimeError, NotImplementedError) as error:  # sparse, or without data
         raise InputError(f"member {member.name}: {source} has tensors of a kind that cannot be loaded") from error
-
-
-def read_weights(path: Path, name: str) -> dict[str, Tensor]:
-    """The named tensors of a safetensors file or torch checkpoint; never unpickles anything but tensors.
-
-    Raises InputError naming member ``name`` and the file that is unreadable or holds no state dict.
-    """
-    if not path.is_file():
-        raise InputError(f"member {name}: no weights file {path}")
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # truncated archives raise nearly anything
-        reason = "truncated, or not such a file"
-        raise InputError(f"member {name}: {path} cannot be read as weights ({reason})") from error
-    for key in ("state_dict", "model"):
-        if isinstance(checkpoint, dict) and isinstance(checkpoint.get(key), dict):
-            checkpoint = checkpoint[key]
-    if not isinstance(checkpoint, dict) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in checkpoint.items()
-    ):
-        raise InputError(f"member {name}: {path} holds no state dict (name -> tensor)")
-    return {key.removeprefix("module."): value for key, value in checkpoint.items()}
 
 
 def head_tensors(member: Member, num_classes: int) -> list[str]:
