@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -424,3 +425,16 @@ def test_only_the_scored_members_are_shown_while_all_vote(quartet_copy: Project)
     quartet_copy.done(*arguments, "overwrite=true")
     kept = before["member"].isin(["resnet", "byob", "consensus"])
     pd.testing.assert_frame_equal(pd.read_csv(path), before[kept].reset_index(drop=True))
+
+
+def test_figure_11_tells_two_committees_of_one_data_set_apart(quartet_copy: Project) -> None:
+    root = quartet_copy.outputs / "shapes"
+    shutil.copytree(root / "scores/quartet", root / "scores/other")
+    for suffix in (".csv", ".json"):
+        shutil.copy(root / f"images/quartet{suffix}", root / f"images/other{suffix}")
+    panels = "plot.panels=[shapes/quartet,shapes/other]"
+    with patch("xconsensus.stages.plot.printed", return_value={".png": b"", ".pdf": b""}) as printed:
+        quartet_copy.done("plot", "figure=fig11", "explainers=[lime]", panels)
+    ((_, (found, caption)), _) = printed.call_args
+    assert list(found) == ["shapes/quartet", "shapes/other"]
+    assert "shapes/other 4 images" in caption

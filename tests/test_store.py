@@ -305,3 +305,12 @@ def test_a_file_of_before_without_checksums_of_images_is_read_whole(tmp_path: Pa
     path.write_bytes(flipped)
     with pytest.raises(DamagedError, match=path.name):
         Shards(tmp_path, SETTINGS).value("a")
+
+
+def test_packed_maps_have_their_scale_for_readers_who_do_not_say_that_they_are(tmp_path: Path) -> None:
+    maps = [torch.rand(300) * 10.0**-exponent for exponent in (0, 5)]
+    Shards(tmp_path, SETTINGS, packed=True).write(["a", "b"], maps)
+    plain = Shards(tmp_path, SETTINGS)
+    for image_id, expected in zip("ab", maps, strict=True):
+        for found in (plain.values(image_id), plain.value(image_id), next(plain.blocks([image_id], 1))[1][0]):
+            torch.testing.assert_close(found, expected, rtol=1e-3, atol=0)

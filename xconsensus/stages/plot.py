@@ -269,6 +269,7 @@ class Maps:
 def _panels(experiment: Experiment) -> tuple[dict[str, pd.DataFrame], str]:
     """Members tables of the runs of ``plot.panels``, or of this one, by data set, and what stands under them."""
     panels = experiment.config["plot"]["panels"] or [f"{experiment.store.dataset}/{experiment.committee}"]
+    datasets = [panel.partition("/")[0] for panel in panels]
     found, counts = {}, []
     for panel in panels:
         dataset, _, committee = panel.partition("/")
@@ -276,7 +277,8 @@ def _panels(experiment: Experiment) -> tuple[dict[str, pd.DataFrame], str]:
         path = store.scores(committee, experiment.explainer_name) / "members.csv"
         if not path.is_file():
             raise InputError(f"plot.panels: {panel} has no {path}; run its experiment first, as DATASET/COMMITTEE")
-        found[dataset] = read_csv(path, ["member", "family", "accuracy", "consensus_score"])
+        title = dataset if datasets.count(dataset) == 1 else panel
+        found[title] = read_csv(path, ["member", "family", "accuracy", "consensus_score"])
         images = len(read_csv(store.images(committee)))
-        counts.append(f"{dataset} {images} images, {len(found[dataset]) - 1} members")
+        counts.append(f"{title} {images} images, {len(found[title]) - 1} members")
     return found, "; ".join(counts)

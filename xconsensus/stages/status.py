@@ -7,6 +7,7 @@ from glob import escape
 
 from omegaconf import DictConfig
 
+from xconsensus.datasets import Record
 from xconsensus.errors import DamagedError, InputError, MissingStageError, SettingsError
 from xconsensus.experiment.artefacts import (
     consensus_of,
@@ -18,9 +19,9 @@ from xconsensus.experiment.artefacts import (
 )
 from xconsensus.experiment.experiment import Experiment, start_all
 from xconsensus.experiment.explanations import without_missing
+from xconsensus.experiment.score_settings import check_scores, tables_settings
 from xconsensus.jobs.worklog import Entry, read_entry
 from xconsensus.members.member import Member
-from xconsensus.store.files import read_settings
 from xconsensus.store.shards import Shards
 from xconsensus.store.tensors import verify
 
@@ -46,20 +47,22 @@ def run(configs: Sequence[DictConfig]) -> None:
     """Print the tables; exit with 2 when something failed or is damaged, else with 3 when something is missing."""
     experiments = start_all(configs, only_reads=True)
     experiment, found = experiments[0], Found()
+    records: list[Record] = []
     try:
-        ids = [record.image_id for record in explained_images(experiment)]
-        images = f"{len(ids)} images"
+        records = explained_images(experiment)
+        images = f"{len(records)} images"
     except MissingStageError:
-        ids, images = [], "images not chosen yet"
+        images = "images not chosen yet"
         found.missing = True
     except InputError as error:
-        ids, images = [], "images unknown"
+        images = "images unknown"
         found.wrong(str(error))
+    ids = [record.image_id for record in records]
     columns = {each.explainer_name: _explained(each, ids, found) for each in experiments}
     print(f"{experiment.store.dataset}: {len(experiment.members)} members of {experiment.committee}, {images}")
     _print(_members(experiment, columns, len(ids), found))
     print()
-    _print(_explainers(experiments, columns, ids, found))
+    _print(_explainers(experiments, columns, records, found))
     if experiment.config["verify"]:
         _verify_others(experiments, found)
     for line in found.lines:
@@ -134,24 +137,22 @@ def _count(experiment: Experiment, shards: Shards, ids: Sequence[str], found: Fo
 
 
 def _explainers(
-    experiments: Sequence[Experiment], columns: dict[str, dict[str, int]], ids: list[str], found: Found
+    experiments: Sequence[Experiment], columns: dict[str, dict[str, int]], records: list[Record], found: Found
 ) -> list[list[str]]:
     """A row an explainer: explanations, consensus, scores, and how long the missing explanations would take."""
+    ids = [record.image_id for record in records]
     rows = [["explainer", "explained", "consensus", "scores", "work left"]]
     for experiment in experiments:
         name = experiment.explainer_name
         done = columns[name]
         voted, scored = 0, False
         try:
-            consensus = consensus_of(without_missing(experiment, ids), read=experiment.config["verify"])
+            present = without_missing(experiment, ids)
+            consensus = consensus_of(present, read=experiment.config["verify"])
             voted = _count(experiment, consensus, ids, found)
+            scored = _is_scored(present, consensus, records, found)
         except MissingStageError:
             pass
-        except InputError as error:
-            found.wrong(str(error))
-        path = experiment.store.scores(experiment.committee, name) / "members.csv"
-        try:
-            scored = path.is_file() and read_settings(path)["images"] == len(ids)
         except InputError as error:
             found.wrong(str(error))
         found.missing |= not ids or voted < len(ids) or not scored
@@ -159,6 +160,19 @@ def _explainers(
         left = _time_left(experiment, done, len(ids))
         rows.append([name, f"{sum(done.values())}/{whole or '?'}", f"{voted}/{len(ids) or '?'}", _word(scored), left])
     return rows
+
+
+def _is_scored(experiment: Experiment, consensus: Shards, records: Sequence[Record], found: Found) -> bool:
+    """Whether there are scores, made of what is there now; a line says what they were made of otherwise."""
+    folder = experiment.store.scores(experiment.committee, experiment.explainer_name)
+    if not (records and (folder / "members.csv").is_file()):
+        return False
+    try:
+        check_scores(experiment, folder, tables_settings(experiment, consensus, len(records)), records)
+    except MissingStageError as error:
+        found.lines.append(str(error))
+        return False
+    return True
 
 
 def _time_left(experiment: Experiment, done: dict[str, int], images: int) -> str:

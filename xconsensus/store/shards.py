@@ -109,7 +109,7 @@ class Shards:
         """The flat array of one image, (K,), float32 when packed; InputError naming an image that is not there."""
         values = self.stored(image_id)
         shard, position = self._row(image_id)
-        return values.float() * float(shard["scale"][position]) if self.packed else values
+        return values.float() * float(shard["scale"][position]) if "scale" in shard else values
 
     def value(self, image_id: str) -> Tensor:
         """`values` of one image, read without the others of its file and checked by a checksum of its own.
@@ -124,7 +124,7 @@ class Shards:
             checksum = file.get_slice("checksums")[position]
             start, stop = file.get_slice("offsets")[position : position + 2].tolist()
             values: Tensor = file.get_slice("values")[start:stop]
-            scale = file.get_slice("scale")[position] if self.packed else None
+            scale = file.get_slice("scale")[position] if "scale" in file.keys() else None  # noqa: SIM118
         if int(checksum) != _checksum(values, scale):
             raise damaged(path, f"the checksum of image {image_id} differs")
         if name not in self._checked:
@@ -154,7 +154,7 @@ class Shards:
             ):
                 stop += 1
             values = shard["values"][offsets[0] : offsets[stop - start]].view(stop - start, length)
-            if self.packed:
+            if "scale" in shard:
                 values = values.float().mul_(shard["scale"][first : first + stop - start, None].float())
             yield slice(start, stop), values
             start = stop
