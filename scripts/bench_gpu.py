@@ -1,13 +1,14 @@
 """Seconds an image of LIME and SmoothGrad for six networks, beside the bare passes and Captum, and how busy the GPU is.
 
-Usage: python scripts/bench_gpu.py [LIME_SAMPLES SMOOTHGRAD_SAMPLES [NETWORK ...]], 1000 and 50 unless given. Random
-weights; runs on a CPU too, where fewer samples are advisable. Needs the extra `test`.
+Usage: python scripts/bench_gpu.py [LIME_SAMPLES SMOOTHGRAD_SAMPLES [NETWORK ...]], 1000 and 50 unless given. LIME runs
+also with a quarter of its samples, which are as certain by hadamard masks and the Gaussian process; Captum's has all of
+them in both tables. Random weights; runs on a CPU too, where fewer samples are advisable. Needs the extra `test`.
 """
 
 import copy
 import subprocess
 import sys
-import threading
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -23,6 +24,7 @@ from xconsensus.arithmetic.precision import by_rule
 from xconsensus.explainers import Explainer, Lime, SmoothGrad, fewer_bits
 from xconsensus.explainers.explanation import Image
 from xconsensus.explainers.superpixels import segment
+from xconsensus.jobs.process import batch_size_of
 from xconsensus.members.member import members_of
 from xconsensus.members.network import Network
 from xconsensus.members.weights import build
@@ -56,72 +58,84 @@ def drawn_image() -> Image:
     return Image(pixels, 0, partial(generator, 0), torch.from_numpy(segments))
 
 
+def steadily(function: Callable[[], object], at_least: float = 2.0) -> float:
+    """Mean seconds of a call, of as many as take ``at_least`` seconds, after one to warm up."""
+    function()
+    once = seconds(function)
+    times = round(at_least / once)
+    return seconds(function, times) if times > 1 else once
+
+
 def busy(function: Callable[[], object]) -> tuple[float, float]:
     """Seconds of a call, and the mean utilisation of the GPU meanwhile, in per cent; NaN without one."""
-    found: list[float] = []
-    done = threading.Event()
-
-    def watch() -> None:
-        query = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
-        while not done.wait(0.1):
-            found.append(float(subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]))
-
-    watcher = threading.Thread(target=watch)
-    if torch.cuda.is_available():
-        watcher.start()
-    spent = seconds(function)
-    done.set()
-    if watcher.ident:
-        watcher.join()
-    return spent, float(np.mean(found)) if found else float("nan")
+    if not torch.cuda.is_available():
+        return steadily(function), float("nan")
+    query = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--loop-ms=200"]
+    with subprocess.Popen(query, stdout=subprocess.PIPE, text=True) as watcher:
+        time.sleep(0.5)  # until it reports
+        spent = steadily(function, 3.0)
+        watcher.terminate()
+        found = [float(line) for line in (watcher.communicate()[0] or "").split()]
+    return spent, float(np.mean(found[len(found) // 2 :]))  # the first half also saw the start
 
 
-def measure(name: str, explainer: Explainer, samples: int, device: torch.device) -> dict[str, object]:
-    """One row: a network and an explainer."""
+def measure(name: str, lime: int, smoothgrad: int, device: torch.device) -> dict[str, dict[str, object]]:
+    """One row an explainer, of a network."""
     (member,) = members_of({name: NETWORKS[name]}, defaults={}, size=SIZE, resize=SIZE)
     model = build(member, 1000)
     fit_norms(model)
     network = fold(Network(member, copy.deepcopy(model)).to(device))
-    backward, batch_size = explainer.passes()[1] > 0, 256 if device.type == "cuda" else 20
-    found = by_rule(network, fewer_bits(explainer), 1000)
-    image = drawn_image()
-    explainer(for_image(found), image, batch_size)
-    spent, used = busy(lambda: explainer(for_image(found), image, batch_size))
-    passes = seconds(lambda: bare(found, samples, batch_size, SIZE, backward))
     plain = Network(member, nn.Identity()).to(device)
     plain.model = model.eval().to(device)  # as users have it, not as `Network` arranges it
+    image, few = drawn_image(), 256 if lime == 1000 else max(8, lime // 4)
     pixels = torch.from_numpy(image.pixels).permute(2, 0, 1).to(device)
     assert image.segments is not None
-    other = (
-        captum_smoothgrad(plain, pixels, samples)
-        if backward
-        else captum_lime(plain, pixels, image.segments.to(device), samples)
-    )
+    captums_lime = captum_lime(plain, pixels, image.segments.to(device), lime)
+    captums_smoothgrad = captum_smoothgrad(plain, pixels, smoothgrad)
+    theirs = {"LIME": steadily(captums_lime, 0), "SmoothGrad": steadily(captums_smoothgrad)}
+    explainers: dict[str, Explainer] = {
+        f"LIME, {lime} samples": Lime(lime),
+        f"LIME, {few} samples": Lime(few, sampling="hadamard", regression="gaussian_process"),
+        f"SmoothGrad, {smoothgrad} samples": SmoothGrad(smoothgrad),
+    }
     return {
-        "network": name,
+        title: row(network, explainer, image, theirs[title.split(",")[0]]) for title, explainer in explainers.items()
+    }
+
+
+def row(network: Network, explainer: Explainer, image: Image, theirs: float) -> dict[str, object]:
+    """One row of a table; Captum takes ``theirs`` seconds."""
+    samples, backward = explainer.passes()[0] - 1, explainer.passes()[1] > 0
+    batch_size = batch_size_of("auto", network.device, SIZE)
+    found = by_rule(network, fewer_bits(explainer), 1000)
+    spent, used = busy(lambda: explainer(for_image(found), image, batch_size))
+    passes = steadily(lambda: bare(found, samples, batch_size, SIZE, backward))
+    return {
+        "network": network.member.name,
         "precision": found.precision if isinstance(found, FewerBits) else "float32",
         "s/image": spent,
         "bare passes": passes,
         "ratio": spent / passes,
-        "captum / own": seconds(other) / spent,
+        "Captum / own": theirs / spent,
         "GPU busy, %": used,
     }
 
 
 def main() -> None:
-    """Print a table an explainer."""
+    """Print each row, and then a table an explainer."""
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(__doc__)
         return
     lime, smoothgrad = map(int, sys.argv[1:3]) if sys.argv[2:] else (1000, 50)
-    names = sys.argv[3:] or list(NETWORKS)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     where = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    for title, explainer, samples in (
-        (f"LIME, {lime} samples", Lime(lime), lime),
-        (f"SmoothGrad, {smoothgrad} samples", SmoothGrad(smoothgrad), smoothgrad),
-    ):
-        show(f"{title}, {where}", [measure(name, explainer, samples, device) for name in names])
+    tables: dict[str, list[dict[str, object]]] = {}
+    for name in sys.argv[3:] or NETWORKS:
+        for title, found in measure(name, lime, smoothgrad, device).items():
+            print(title, found, flush=True)
+            tables.setdefault(title, []).append(found)
+    for title, rows in tables.items():
+        show(f"{title}, {where}", rows)
 
 
 if __name__ == "__main__":
