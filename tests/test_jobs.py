@@ -79,6 +79,14 @@ def test_a_job_in_another_process_works_in_the_sweep_s_folder_and_raises(
     assert Path.cwd() == elsewhere
 
 
+def test_a_command_keeps_convolutions_on_gpus_from_rounding_float32(
+    predicted: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)  # torch's default
+    predicted.done("explain")
+    assert not torch.backends.cudnn.allow_tf32
+
+
 def test_jobs_take_the_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)

@@ -11,11 +11,13 @@ from xconsensus.store.files import remove_leftovers
 
 
 def set_up(threads: int | None, shares: int, leftovers: Path | None) -> None:
-    """Set the CPU's threads and how memory is kept; remove what killed processes left below ``leftovers``.
+    """Set the CPU's threads, how memory is kept, and that float32 is float32; remove what killed processes left below
+    ``leftovers``.
 
     Without ``threads``, jobs that share the work in ``shares`` parts on this machine share its cores.
     """
     keep_freed_memory()
+    torch.backends.cudnn.allow_tf32 = False  # by default convolutions on a GPU round what they multiply to 10 bits
     if (own := threads or job_threads(shares)) is not None:
         torch.set_num_threads(own)
     if leftovers is not None:
