@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
@@ -53,6 +53,16 @@ class SettingsError(InputError):
 
     def __str__(self) -> str:
         return f"{self.path} was made with other settings: {self.difference}; set it back, or overwrite=true to remake"
+
+
+class ContentsError(SettingsError):
+    """The artefact ``path`` was made of ``images`` that hold something else now, or are read otherwise."""
+
+    def __init__(self, path: Path, images: Sequence[str]) -> None:
+        others = f" and {len(images) - 1} more" if len(images) > 1 else ""
+        super().__init__(path, f"image {images[0]}{others} held something else then, or was read otherwise")
+        self.args = (path, images)
+        self.images = images
 
 
 class DamagedError(InputError):
