@@ -55,16 +55,6 @@ class SettingsError(InputError):
         return f"{self.path} was made with other settings: {self.difference}; set it back, or overwrite=true to remake"
 
 
-class ContentsError(SettingsError):
-    """The artefact ``path`` was made of ``images`` that hold something else now, or are read otherwise."""
-
-    def __init__(self, path: Path, images: Sequence[str]) -> None:
-        others = f" and {len(images) - 1} more" if len(images) > 1 else ""
-        super().__init__(path, f"image {images[0]}{others} held something else then, or was read otherwise")
-        self.args = (path, images)
-        self.images = images
-
-
 class DamagedError(InputError):
     """The artefact ``path`` is not as it was written: its stage makes it again, every other one refuses it."""
 
@@ -82,6 +72,20 @@ class MembersError(InputError):
 
 class CommonError(InputError):
     """What fails every member alike, an image or the disk: going on with the next member is no use."""
+
+
+class ContentsError(SettingsError, CommonError):
+    """The artefact ``path`` was made of ``images`` that hold something else now, are read otherwise, or are labelled
+    otherwise, as ``difference`` says.
+    """
+
+    def __init__(self, path: Path, images: Sequence[str], difference: str = "") -> None:
+        others = f" and {len(images) - 1} more" if len(images) > 1 else ""
+        super().__init__(
+            path, difference or f"image {images[0]}{others} held something else then, or was read otherwise"
+        )
+        self.args = (path, images, difference)
+        self.images = images
 
 
 def safe_name(name: str, what: str) -> str:

@@ -56,6 +56,18 @@ def weights_settings(experiment: Experiment, member: Member, recipe: Recipe, tra
     }
 
 
+def training_note(experiment: Experiment) -> dict[str, Any]:
+    """The note in weights of the images that they are trained on and what these hold, labels included."""
+    ids = [record.image_id for record in experiment.inputs.records("train")]
+    return {"ids": ids, "contents": experiment.inputs.contents("train", labels=True).of(ids)}
+
+
+def check_training(experiment: Experiment, path: Path, header: Mapping[str, Any]) -> None:
+    """ContentsError where images that weights at ``path`` were trained on hold something else now, or other labels."""
+    note = header.get("training") or {"ids": [record.image_id for record in experiment.inputs.records("train")]}
+    check_contents(experiment.inputs.contents("train", labels=True), path, note["ids"], note)
+
+
 def with_trained_weights(experiment: Experiment, member: Member, read: bool = True) -> Member:
     """The member with the weights it is explained with: those it was trained to, or its own.
 
@@ -127,7 +139,8 @@ def check_labels(experiment: Experiment, split: str, path: Path, ids: Sequence[s
     now = experiment.inputs.labels(split)
     for image_id, label in zip(ids, labels, strict=False):
         if now.get(image_id, label) != label:
-            raise SettingsError(path, f"the label of image {image_id} is {label} there, {now[image_id]} now")
+            difference = f"the label of image {image_id} is {label} there, {now[image_id]} now"
+            raise ContentsError(path, [image_id], difference)
 
 
 def members_with_predictions(experiment: Experiment) -> list[Member]:

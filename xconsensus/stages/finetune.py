@@ -13,9 +13,10 @@ from xconsensus.datasets import Record
 from xconsensus.datasets.images import center_crop
 from xconsensus.errors import InputError
 from xconsensus.experiment.artefacts import (
-    check_contents,
     check_predictions,
+    check_training,
     prediction_settings,
+    training_note,
     weights_settings,
     with_trained_weights,
 )
@@ -109,8 +110,8 @@ def train_member(
     """
     path, checkpoint = experiment.store.weights(member.name), experiment.store.checkpoint(member.name)
     settings = weights_settings(experiment, member, recipe, len(training))
-    notes = trained_on(experiment, training)
-    if is_trained(experiment, path, settings, training):
+    notes = training_note(experiment)
+    if is_trained(experiment, path, settings):
         remove(checkpoint)
         return
     worklog.begin()
@@ -118,7 +119,7 @@ def train_member(
     images = Images(lambda i: experiment.images.resized(usable[i], member.resize), [record.label for record in usable])
     torch.manual_seed(seed_of(experiment.seed, member.name, "weights"))
     network = network_of(member, len(experiment.dataset.classes), experiment.device, new_head=True)
-    state = _restore(checkpoint) if is_trained(experiment, checkpoint, settings, training) else State()
+    state = _restore(checkpoint) if is_trained(experiment, checkpoint, settings) else State()
     with counter(title, recipe.epochs, "epochs", experiment.config["progress"]) as count:
         count.add(state.epoch)
         try:
@@ -135,23 +136,16 @@ def train_member(
     remove(checkpoint)
 
 
-def trained_on(experiment: Experiment, training: Sequence[Record]) -> dict[str, Any]:
-    """The note in weights of the images that they were trained on, and what these held, labels included."""
-    ids = [record.image_id for record in training]
-    return {"ids": ids, "contents": experiment.inputs.contents("train", labels=True).of(ids)}
-
-
-def is_trained(experiment: Experiment, path: Path, settings: dict[str, Any], training: Sequence[Record]) -> bool:
-    """Whether weights, or a checkpoint, at ``path`` are of these settings and training images."""
+def is_trained(experiment: Experiment, path: Path, settings: dict[str, Any]) -> bool:
+    """Whether weights, or a checkpoint, at ``path`` are of these settings and of the training images."""
 
     def check() -> None:
         header = verify(path)
-        made, notes = header["settings"], header.get("training", {})
+        made = header["settings"]
         if made.get("finetune", {}).get("keep") == "last":  # whatever share was to be held out, none was
             made["finetune"]["validation"] = settings["finetune"]["validation"]
         check_settings(path, made, settings)
-        ids = notes.get("ids", [record.image_id for record in training])
-        check_contents(experiment.inputs.contents("train", labels=True), path, ids, notes)
+        check_training(experiment, path, header)
 
     return is_made(path, check, experiment.config["overwrite"])
 
@@ -262,7 +256,7 @@ def _plan(
         with failures.of(member.name):
             path = experiment.store.weights(member.name)
             settings = weights_settings(experiment, member, recipe, len(training)) if new_head else {}
-            trained = new_head and is_trained(experiment, path, settings, training)
+            trained = new_head and is_trained(experiment, path, settings)
             ready = rehearsal(with_trained_weights(experiment, member) if trained else member)
             network = network_of(ready, classes, experiment.device, new_head)
             steps = recipe.epochs * len(training) if new_head and not trained else 0
