@@ -51,8 +51,9 @@ def test_only_looking_again_reads_what_looks_as_it_did(tmp_path: Path, monkeypat
     assert looked_at(tmp_path, "a", again=True).of("a") != before.of("a")
 
 
-def replace_photograph(project: Project) -> None:
-    paint(project.folder / "images/cat/1.png", np.random.default_rng(9).integers(0, 256, (48, 64, 3), dtype=np.uint8))
+def replace_photograph(project: Project, seed: int = 9) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    paint(project.folder / "images/cat/1.png", pixels)
 
 
 def values_of(project: Project) -> dict[tuple[str, str], torch.Tensor]:
@@ -144,5 +145,5 @@ def test_a_replaced_training_photograph_is_named(photographs: Project) -> None:
     without_notes(photographs)
     shutil.rmtree(photographs.outputs / "pets/predictions")  # they name the files of weights by their digests
     photographs.done("finetune", *training)
-    (photographs.folder / "images/dog/0.png").rename(photographs.folder / "images/cat/1.png")
-    refused(photographs.run("finetune", *training), "weights/first.safetensors")
+    replace_photograph(photographs, seed=8)
+    refused(photographs.run("finetune", *training), "weights/first.safetensors", "image cat/1.png")
