@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from xconsensus import cli
-from xconsensus.store.files import read_csv, read_settings, write_csv
 
 QUARTET = """\
 # Four tiny networks on the drawn data set.
@@ -235,10 +234,6 @@ def scored_once(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def scored(scored_once: Project, photographs: Project) -> Project:
     """The photographs after the stages up to score."""
     shutil.copytree(scored_once.outputs, photographs.outputs)
-    chosen = photographs.outputs / "pets/images/grids.csv"
-    table = read_csv(chosen)
-    table["path"] = table["path"].str.replace(str(scored_once.folder), str(photographs.folder))
-    write_csv(chosen, table, read_settings(chosen))
     return photographs
 
 

@@ -24,8 +24,8 @@ def mixed(photographs: Project) -> tuple[Project, Path]:
 
 
 def stamps(folder: Path) -> dict[str, tuple[int, int]]:
-    """Which file each artefact is, and since when; the records of what ran when are none."""
-    files = [path for path in folder.rglob("*") if path.is_file() and "status" not in path.parts]
+    """Which file each artefact is, and since when; the records of what ran and of photographs' times are none."""
+    files = [path for path in folder.rglob("*") if path.is_file() and not {"status", "contents"} & {*path.parts}]
     return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
 
 

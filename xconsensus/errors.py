@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
@@ -72,6 +72,20 @@ class MembersError(InputError):
 
 class CommonError(InputError):
     """What fails every member alike, an image or the disk: going on with the next member is no use."""
+
+
+class ContentsError(SettingsError, CommonError):
+    """The artefact ``path`` was made of ``images`` that hold something else now, are read otherwise, or are labelled
+    otherwise, as ``difference`` says.
+    """
+
+    def __init__(self, path: Path, images: Sequence[str], difference: str = "") -> None:
+        others = f" and {len(images) - 1} more" if len(images) > 1 else ""
+        super().__init__(
+            path, difference or f"image {images[0]}{others} held something else then, or was read otherwise"
+        )
+        self.args = (path, images, difference)
+        self.images = images
 
 
 def safe_name(name: str, what: str) -> str:

@@ -128,3 +128,8 @@ def _reason(path: Path, error: Exception) -> str:
     if path.is_file() and path.stat().st_size == 0:
         return "the file is empty"
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def reads_otherwise(path: Path) -> bool:  # noqa: ARG001
+    """Placeholder until the depth rule is there."""
+    return False

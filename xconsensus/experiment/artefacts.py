@@ -12,14 +12,15 @@ from torch import Tensor
 
 from xconsensus import datasets, own_code
 from xconsensus.datasets import Record
-from xconsensus.errors import InputError, MissingStageError
+from xconsensus.errors import ContentsError, InputError, MissingStageError, SettingsError
 from xconsensus.experiment.experiment import Experiment
 from xconsensus.explainers import own_settings
 from xconsensus.members.member import Member
 from xconsensus.members.training import Recipe
 from xconsensus.progress import log
+from xconsensus.store.contents import Contents
 from xconsensus.store.files import read_csv, read_settings
-from xconsensus.store.provenance import Settings, check_settings
+from xconsensus.store.provenance import check_settings
 from xconsensus.store.shards import Shards
 from xconsensus.store.tensors import read_whole, verify
 
@@ -53,6 +54,18 @@ def weights_settings(experiment: Experiment, member: Member, recipe: Recipe, tra
         "finetune": recipe.settings(),
         "seed": experiment.seed,
     }
+
+
+def training_note(experiment: Experiment) -> dict[str, Any]:
+    """The note in weights of the images that they are trained on and what these hold, labels included."""
+    ids = [record.image_id for record in experiment.inputs.records("train")]
+    return {"ids": ids, "contents": experiment.inputs.contents("train", labels=True).of(ids)}
+
+
+def check_training(experiment: Experiment, path: Path, header: Mapping[str, Any]) -> None:
+    """ContentsError where images that weights at ``path`` were trained on hold something else now, or other labels."""
+    note = header.get("training") or {"ids": [record.image_id for record in experiment.inputs.records("train")]}
+    check_contents(experiment.inputs.contents("train", labels=True), path, note["ids"], note)
 
 
 def with_trained_weights(experiment: Experiment, member: Member, read: bool = True) -> Member:
@@ -94,14 +107,40 @@ def predictions(experiment: Experiment, split: str, member: Member) -> tuple[lis
     if not path.is_file():
         raise needs("finetune", f"{path} does not exist")
     tensors, header = read_whole(path, "probabilities", "labels")
-    check_predictions(experiment, member, path, header["settings"])
+    check_predictions(experiment, member, split, header, tensors["labels"])
     return header.get("ids", []), tensors["probabilities"], tensors["labels"]
 
 
-def check_predictions(experiment: Experiment, member: Member, path: Path, made: Settings) -> None:
-    """SettingsError where predictions at ``path`` are of another member or other images, whatever the split's size."""
+def check_predictions(
+    experiment: Experiment, member: Member, split: str, header: Mapping[str, Any], labels: Tensor
+) -> None:
+    """SettingsError where predictions are of another member or other images, whatever the split's size.
+
+    Parameters
+    ----------
+    experiment, member, split : whose they should be.
+    header, labels : of the predictions' file.
+    """
+    path, made = experiment.store.predictions(split, member.name), header["settings"]
     check_settings(path, made.get("member", {}), member.settings())
     check_settings(path, made.get("dataset", {}), image_settings(experiment))
+    check_labels(experiment, split, path, header.get("ids", []), labels.tolist())
+    check_contents(experiment.inputs.contents(split), path, header.get("ids", []), header)
+
+
+def check_contents(contents: Contents, path: Path, ids: Sequence[str], header: Mapping[str, Any]) -> None:
+    """ContentsError where some of the images that an artefact at ``path`` was made of hold something else now."""
+    if changed := contents.changed(ids, header.get("contents")):
+        raise ContentsError(path, changed)
+
+
+def check_labels(experiment: Experiment, split: str, path: Path, ids: Sequence[str], labels: Sequence[int]) -> None:
+    """SettingsError naming the first image of a split that has another label than in an artefact at ``path``."""
+    now = experiment.inputs.labels(split)
+    for image_id, label in zip(ids, labels, strict=False):
+        if now.get(image_id, label) != label:
+            difference = f"the label of image {image_id} is {label} there, {now[image_id]} now"
+            raise ContentsError(path, [image_id], difference)
 
 
 def members_with_predictions(experiment: Experiment) -> list[Member]:
@@ -135,12 +174,24 @@ def explained_images(experiment: Experiment) -> list[Record]:
     if not path.is_file():
         raise needs("explain", f"{path} does not exist")
     read_settings(path)  # raises where the table is not as it was written
-    columns = ["image_id", "label", "path"]
-    table = read_csv(path, columns)
+    table, split = read_csv(path, ["image_id", "label"]), experiment.explain_split
+    ids = [str(image_id) for image_id in table["image_id"]]
+    by_id = {record.image_id: record for record in experiment.inputs.records(split)}
+    if absent := [image_id for image_id in ids if image_id not in by_id]:
+        raise SettingsError(path, f"image {absent[0]} is there, not in split {split} now")
     try:
-        return [Record(str(i), int(label), str(p or "")) for i, label, p in table[columns].values]
+        check_labels(experiment, split, path, ids, [int(label) for label in table["label"]])
     except (ValueError, OverflowError) as error:
         raise InputError(f"{path}: a label is no whole number; remove it and run xconsensus explain") from error
+    return [by_id[image_id] for image_id in ids]
+
+
+def contents_explained(experiment: Experiment) -> Contents:
+    """What the images of the explained split hold; their labels too, where explanations depend on these."""
+    explainer = experiment.explainer
+    return experiment.inputs.contents(
+        experiment.explain_split, explainer.get("target") == "label" or own_code.is_own(explainer["method"])
+    )
 
 
 def segmenter_settings(experiment: Experiment) -> dict[str, Any]:
@@ -153,7 +204,8 @@ def label_maps(experiment: Experiment) -> Shards:
     """The images' superpixels by the explainer's segmenter, a label map (size * size,) each."""
     segmenter = experiment.explainer["segmenter"]
     settings = {"dataset": image_settings(experiment), "segmenter": segmenter}
-    return Shards(experiment.store.superpixels(segmenter["name"]), settings)
+    contents = experiment.inputs.contents(experiment.explain_split)
+    return Shards(experiment.store.superpixels(segmenter["name"]), settings, contents=contents)
 
 
 # --- explanations ---
@@ -175,8 +227,8 @@ def explanation_settings(experiment: Experiment, member: Member) -> dict[str, An
 def explanations_of(experiment: Experiment, member: Member) -> Shards:
     """The explanations of a member with weights by the experiment's explainer."""
     folder = experiment.store.explanations(experiment.explainer_name, member.name)
-    packed = not segmenter_settings(experiment)
-    return Shards(folder, explanation_settings(experiment, member), packed=packed)
+    packed, contents = not segmenter_settings(experiment), contents_explained(experiment)
+    return Shards(folder, explanation_settings(experiment, member), packed=packed, contents=contents)
 
 
 def consensus_of(experiment: Experiment, read: bool = True) -> Shards:
@@ -186,4 +238,5 @@ def consensus_of(experiment: Experiment, read: bool = True) -> Shards:
         "vote": own_code.settled(experiment.explainer["vote"]),
         "explanations": {member.name: digest(explanation_settings(experiment, member)) for member in members},
     }
-    return Shards(experiment.store.consensus(experiment.committee, experiment.explainer_name), settings)
+    folder = experiment.store.consensus(experiment.committee, experiment.explainer_name)
+    return Shards(folder, settings, contents=contents_explained(experiment))

@@ -13,6 +13,7 @@ from xconsensus.datasets import Dataset
 from xconsensus.datasets.cropped import CroppedImages
 from xconsensus.errors import InputError, nearest
 from xconsensus.experiment.config import plain
+from xconsensus.experiment.inputs import Inputs
 from xconsensus.jobs.process import device_of, set_up
 from xconsensus.jobs.worklog import Worklog
 from xconsensus.members import catalogue
@@ -27,6 +28,7 @@ class Experiment:
     config: Mapping[str, Any]
     dataset: Dataset
     images: CroppedImages
+    inputs: Inputs
     members: tuple[Member, ...]
     store: Store
     device: torch.device
@@ -92,8 +94,8 @@ def start_all(configs: Sequence[DictConfig], *, only_reads: bool = False) -> lis
     With ``only_reads`` nothing on the disk is touched.
     """
     every = [plain(config, say=number == 0) for number, config in enumerate(configs)]
-    first = open_experiment(every[0])
-    leave = only_reads or first.config["dry_run"]
+    leave = only_reads or every[0]["dry_run"]
+    first = open_experiment(every[0], keep=not leave)
     set_up(first.config["threads"], first.config["shards"], None if leave else first.store.root)
     for values in every:
         for member in first.members:  # names that cannot be folders stop here, not after the first results
@@ -101,8 +103,8 @@ def start_all(configs: Sequence[DictConfig], *, only_reads: bool = False) -> lis
     return [replace(first, config=values) for values in every]
 
 
-def open_experiment(values: Mapping[str, Any]) -> Experiment:
-    """The experiment of a checked config. Nothing is written, removed or built.
+def open_experiment(values: Mapping[str, Any], keep: bool = True) -> Experiment:
+    """The experiment of a checked config, which may ``keep`` what its images held. Nothing is removed or built.
 
     Raises InputError for a data set or members that are not there or not as they should be.
     """
@@ -123,7 +125,8 @@ def open_experiment(values: Mapping[str, Any]) -> Experiment:
         known=[name for name in specifications if store.predictions("test", name).is_file()],  # these were built once
     )
     _check_committee(committee, members)
-    return Experiment(values, dataset, images, tuple(members), store, device)
+    inputs = Inputs(dataset, store, values["progress"], again=values["verify"], keep=keep)
+    return Experiment(values, dataset, images, inputs, tuple(members), store, device)
 
 
 def _check_committee(committee: Mapping[str, Any], members: Sequence[Member]) -> None:

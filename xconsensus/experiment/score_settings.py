@@ -13,6 +13,7 @@ from xconsensus.datasets import Record
 from xconsensus.errors import InputError, nearest
 from xconsensus.experiment.artefacts import (
     check_predictions,
+    contents_explained,
     digest,
     needs,
     segmenter_settings,
@@ -24,7 +25,7 @@ from xconsensus.scores.committees import extras_of, family_of
 from xconsensus.store.files import read_json, read_settings
 from xconsensus.store.provenance import Settings, as_json, difference
 from xconsensus.store.shards import Shards
-from xconsensus.store.tensors import read_header
+from xconsensus.store.tensors import read_header, read_tensor
 
 
 def similarity_of(experiment: Experiment) -> Similarity:
@@ -74,9 +75,23 @@ def inputs_of(experiment: Experiment, records: Sequence[Record]) -> dict[str, An
     """
     masks = datasets.mask_settings(experiment.dataset, experiment.config["dataset"])
     return {
+        "images": _digest(contents_explained(experiment).of(record.image_id for record in records)),
         "masks": {**masks, "contents": _contents_of_masks(experiment, records)},
         "predictions": {member.name: _checksum_of_predictions(experiment, member) for member in experiment.members},
     }
+
+
+def inputs_then(experiment: Experiment, folder: Path, records: Sequence[Record]) -> dict[str, Any]:
+    """What the tables in a folder were made from, as `inputs_of`; empty where that is not known.
+
+    The contents of images, of which earlier versions had no note, are those at the first look.
+    """
+    try:
+        made = read_json(folder / "inputs.json")
+    except InputError:  # not there, or damaged
+        return {}
+    then = contents_explained(experiment).then
+    return {"images": _digest("".join(then[record.image_id] for record in records)), **made}
 
 
 def check_scores(
@@ -92,9 +107,8 @@ def check_scores(
             raise needs("score", f"{path} does not exist")
         if found := difference(read_settings(path), as_json(settings)):
             raise needs("score", f"{path} was made with other settings ({found})", "overwrite=true")
-    path = folder / "inputs.json"
-    if found := difference(read_json(path) if path.is_file() else {}, inputs_of(experiment, records)):
-        raise needs("score", f"{folder} has scores of other masks or predictions ({found})")
+    if found := difference(inputs_then(experiment, folder, records), inputs_of(experiment, records)):
+        raise needs("score", f"{folder} has scores of other images, masks or predictions ({found})")
 
 
 def _contents_of_masks(experiment: Experiment, records: Sequence[Record]) -> str | None:
@@ -115,5 +129,9 @@ def _checksum_of_predictions(experiment: Experiment, member: Member) -> str:
     if not path.is_file():
         raise needs("finetune", f"{path} does not exist")
     header = read_header(path)
-    check_predictions(experiment, with_trained_weights(experiment, member), path, header["settings"])
+    check_predictions(experiment, with_trained_weights(experiment, member), "test", header, read_tensor(path, "labels"))
     return str(header["checksum"])
+
+
+def _digest(text: str) -> str:
+    return xxh3_64(text.encode()).hexdigest()

@@ -1,8 +1,10 @@
 """explain: choose the images, cut them into superpixels, and explain every member on them."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from xconsensus.datasets import Record
 from xconsensus.datasets.selection import choose, right_images
 from xconsensus.errors import InputError
 from xconsensus.experiment.artefacts import (
+    check_contents,
     explained_images,
     explanations_of,
     image_settings,
@@ -41,6 +44,7 @@ from xconsensus.members.member import Member
 from xconsensus.members.network import Network, network_of
 from xconsensus.progress import counter, log
 from xconsensus.seeding import generator
+from xconsensus.store.contents import Contents
 from xconsensus.store.files import read_settings, write_csv
 from xconsensus.store.provenance import check_settings
 from xconsensus.store.resume import discard, is_made, spoilt, turns
@@ -86,7 +90,7 @@ def explain(experiment: Experiment) -> None:
 def choose_images(experiment: Experiment) -> list[Record]:
     """The images this committee explains; written to images/<committee>.csv, with how they were chosen beside it."""
     path, options = experiment.store.images(experiment.committee), experiment.config["explain"]
-    candidates = experiment.dataset.records(experiment.explain_split)
+    candidates = experiment.inputs.records(experiment.explain_split)
     settings = {
         "dataset": image_settings(experiment),
         **{key: options[key] for key in ("images", "per_class", "sample", "only_correct")},
@@ -97,7 +101,7 @@ def choose_images(experiment: Experiment) -> list[Record]:
     members = [] if options["only_correct"] == "none" else members_with_predictions(experiment)
     if members:
         settings["members"] = {member.name: member.settings()["weights"] for member in members}
-    check = partial(_check_table, experiment, settings)
+    check = partial(_check_table, experiment, settings, candidates)
     if is_made(path, check, experiment.config["overwrite"]):
         return explained_images(experiment)
     right = right_by(experiment, members, candidates, options["only_correct"]) if members else candidates
@@ -108,14 +112,32 @@ def choose_images(experiment: Experiment) -> list[Record]:
             experiment.dataset.mask(record)  # a wrong mask is better found before the hours than after
     log.info(f"{len(chosen)} images to explain, of {len(right)} that remain of {len(candidates)}{_why(options)}")
     if not experiment.config["dry_run"]:
-        table = pd.DataFrame([(r.image_id, r.path, r.label) for r in chosen], columns=["image_id", "path", "label"])
-        write_csv(path, table, settings)
+        rows = [(r.image_id, _below_root(experiment, r.path), r.label) for r in chosen]
+        note = {"contents": _contents_judged(experiment).of(r.image_id for r in candidates)} if members else {}
+        write_csv(path, pd.DataFrame(rows, columns=["image_id", "path", "label"]), settings | note)
     return chosen
 
 
-def _check_table(experiment: Experiment, settings: Mapping[str, Any]) -> None:
+def _check_table(experiment: Experiment, settings: Mapping[str, Any], candidates: Sequence[Record]) -> None:
+    """SettingsError where the images were chosen otherwise, or judged by other contents or labels."""
     path = experiment.store.images(experiment.committee)
-    check_settings(path, read_settings(path), settings)
+    made = read_settings(path)
+    note = {"contents": made.pop("contents", None)}
+    check_settings(path, made, settings)
+    explained_images(experiment)
+    if "members" in settings:
+        check_contents(_contents_judged(experiment), path, [record.image_id for record in candidates], note)
+
+
+def _contents_judged(experiment: Experiment) -> Contents:
+    """What members are right or wrong about: images and labels."""
+    return experiment.inputs.contents(experiment.explain_split, labels=True)
+
+
+def _below_root(experiment: Experiment, path: str) -> str:
+    """A path relative to the data set's folder, where it lies in it: the folder may move."""
+    root = experiment.config["dataset"].get("root")
+    return os.path.relpath(path, root) if root and Path(path).is_relative_to(root) else path
 
 
 def _why(options: Mapping[str, Any]) -> str:
@@ -181,7 +203,7 @@ def cut_superpixels(experiment: Experiment, records: Sequence[Record]) -> Shards
     name = segmenter.pop("name")
     labels = label_maps(experiment)
     by_id = {record.image_id: record for record in records}
-    discard(spoilt(labels, experiment.config["overwrite"]))
+    discard(labels, spoilt(labels, experiment.config["overwrite"]))
 
     def cut(image_id: str) -> Tensor:
         return torch.from_numpy(segment(experiment.images.image(by_id[image_id]), name, segmenter))
@@ -225,7 +247,7 @@ def explain_member(work: Explaining, member: Member, records: Sequence[Record], 
     worklog : where it is noted how many are done.
     """
     experiment, shards = work.experiment, explanations_of(work.experiment, member)
-    discard(spoilt(shards, experiment.config["overwrite"]))
+    discard(shards, spoilt(shards, experiment.config["overwrite"]))
     by_id = {record.image_id: record for record in records}
     if not (missing := shards.missing(by_id)):
         return

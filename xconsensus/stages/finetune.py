@@ -12,7 +12,14 @@ from omegaconf import DictConfig
 from xconsensus.datasets import Record
 from xconsensus.datasets.images import center_crop
 from xconsensus.errors import InputError
-from xconsensus.experiment.artefacts import prediction_settings, weights_settings, with_trained_weights
+from xconsensus.experiment.artefacts import (
+    check_predictions,
+    check_training,
+    prediction_settings,
+    training_note,
+    weights_settings,
+    with_trained_weights,
+)
 from xconsensus.experiment.experiment import Experiment, start
 from xconsensus.jobs.failures import Failures
 from xconsensus.jobs.memory import is_out_of_memory, release_freed_memory, within_memory
@@ -43,8 +50,8 @@ def finetune(experiment: Experiment) -> None:
     recipe = recipe_of(experiment)
     members = own_members(experiment)
     splits = dict.fromkeys(["test", experiment.explain_split])
-    records = {split: experiment.images.usable(experiment.dataset.records(split)) for split in splits}
-    training = experiment.dataset.records("train") if trained else []
+    records = {split: experiment.images.usable(experiment.inputs.records(split)) for split in splits}
+    training = experiment.inputs.records("train") if trained else []
     if any(record.label < 0 for record in training):
         raise InputError("labels of training images are unknown: set committee.finetune=false, or dataset.labels")
     if experiment.config["dry_run"]:
@@ -103,7 +110,8 @@ def train_member(
     """
     path, checkpoint = experiment.store.weights(member.name), experiment.store.checkpoint(member.name)
     settings = weights_settings(experiment, member, recipe, len(training))
-    if _is_made(experiment, path, settings):
+    notes = training_note(experiment)
+    if is_trained(experiment, path, settings):
         remove(checkpoint)
         return
     worklog.begin()
@@ -111,12 +119,12 @@ def train_member(
     images = Images(lambda i: experiment.images.resized(usable[i], member.resize), [record.label for record in usable])
     torch.manual_seed(seed_of(experiment.seed, member.name, "weights"))
     network = network_of(member, len(experiment.dataset.classes), experiment.device, new_head=True)
-    state = _restore(checkpoint) if _is_made(experiment, checkpoint, settings) else State()
+    state = _restore(checkpoint) if is_trained(experiment, checkpoint, settings) else State()
     with counter(title, recipe.epochs, "epochs", experiment.config["progress"]) as count:
         count.add(state.epoch)
         try:
             for reached in train(network, images, recipe, experiment.seed, state):
-                _save(checkpoint, reached, settings)
+                _save(checkpoint, reached, settings, notes)
                 worklog.add(1)
                 count.add()
         except RuntimeError as error:
@@ -124,16 +132,20 @@ def train_member(
                 raise
             reason = f"out of memory in training: lower finetune.batch_size={recipe.batch_size}"
             raise InputError(f"member {member.name}: {reason}") from error
-    write_tensors(path, _own(network.model.state_dict()), settings, history=state.history)
+    write_tensors(path, _own(network.model.state_dict()), settings, history=state.history, training=notes)
     remove(checkpoint)
 
 
-def _is_made(experiment: Experiment, path: Path, settings: dict[str, Any]) -> bool:
+def is_trained(experiment: Experiment, path: Path, settings: dict[str, Any]) -> bool:
+    """Whether weights, or a checkpoint, at ``path`` are of these settings and of the training images."""
+
     def check() -> None:
-        made = verify(path)["settings"]
+        header = verify(path)
+        made = header["settings"]
         if made.get("finetune", {}).get("keep") == "last":  # whatever share was to be held out, none was
             made["finetune"]["validation"] = settings["finetune"]["validation"]
         check_settings(path, made, settings)
+        check_training(experiment, path, header)
 
     return is_made(path, check, experiment.config["overwrite"])
 
@@ -143,10 +155,10 @@ def _own(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
 
 
-def _save(path: Path, state: State, settings: dict[str, Any]) -> None:
+def _save(path: Path, state: State, settings: dict[str, Any], notes: dict[str, Any]) -> None:
     parts = {"model": state.model, "momentum": state.momentum}
     tensors = _own({f"{part}/{name}": tensor for part, named in parts.items() for name, tensor in named.items()})
-    write_tensors(path, tensors, settings, epoch=state.epoch, history=state.history)
+    write_tensors(path, tensors, settings, epoch=state.epoch, history=state.history, training=notes)
 
 
 def _restore(path: Path) -> State:
@@ -174,7 +186,13 @@ def predict_member(
     """
     path = experiment.store.predictions(split, member.name)
     settings = prediction_settings(experiment, member, records)
-    if _is_made(experiment, path, settings):
+
+    def check() -> None:
+        tensors, header = read_whole(path, "probabilities", "labels")
+        check_settings(path, header["settings"], settings)
+        check_predictions(experiment, member, split, header, tensors["labels"])
+
+    if is_made(path, check, experiment.config["overwrite"]):
         return
     worklog.begin()
     new_head = experiment.config["committee"]["finetune"]
@@ -183,7 +201,8 @@ def predict_member(
     labels = torch.tensor([record.label for record in records])
     share = accuracy(probabilities.argmax(1), labels)
     ids = [record.image_id for record in records]
-    write_tensors(path, {"probabilities": probabilities, "labels": labels}, settings, ids=ids, accuracy=share)
+    notes = {"ids": ids, "contents": experiment.inputs.contents(split).of(ids), "accuracy": share}
+    write_tensors(path, {"probabilities": probabilities, "labels": labels}, settings, **notes)
     if split == "test":
         what = "labels unknown" if np.isnan(share) else f"accuracy {share:.3f}"
         log.info(f"{member.name}: {what}, {len(records)} test images")
@@ -237,7 +256,7 @@ def _plan(
         with failures.of(member.name):
             path = experiment.store.weights(member.name)
             settings = weights_settings(experiment, member, recipe, len(training)) if new_head else {}
-            trained = new_head and _is_made(experiment, path, settings)
+            trained = new_head and is_trained(experiment, path, settings)
             ready = rehearsal(with_trained_weights(experiment, member) if trained else member)
             network = network_of(ready, classes, experiment.device, new_head)
             steps = recipe.epochs * len(training) if new_head and not trained else 0

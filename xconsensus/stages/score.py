@@ -16,7 +16,6 @@ from torch import Tensor
 
 from xconsensus.consensus import ballot_of
 from xconsensus.datasets import Record
-from xconsensus.errors import InputError
 from xconsensus.experiment.artefacts import (
     consensus_of,
     explained_images,
@@ -35,7 +34,7 @@ from xconsensus.experiment.explanations import (
     in_full_precision,
     without_missing,
 )
-from xconsensus.experiment.score_settings import inputs_of, similarity_of, tables_settings
+from xconsensus.experiment.score_settings import inputs_of, inputs_then, similarity_of, tables_settings
 from xconsensus.progress import counter, log
 from xconsensus.scores import committees
 from xconsensus.scores.accuracy import ensemble_accuracy
@@ -47,7 +46,7 @@ from xconsensus.scores.tables_of_members import (
     members_table,
     noise,
 )
-from xconsensus.store.files import read_json, read_settings, write_csv, write_json, write_long_csv
+from xconsensus.store.files import read_settings, write_csv, write_json, write_long_csv
 from xconsensus.store.locks import claimed
 from xconsensus.store.provenance import Settings, check_settings
 from xconsensus.store.resume import is_made
@@ -72,7 +71,7 @@ def score(experiment: Experiment) -> None:
         return
     for _ in claimed(experiment.store.root, [(folder / "members.csv", None)]):
         missing = _missing(given, settings)
-        if _inputs_then(folder) != inputs:
+        if inputs_then(experiment, folder, given.records) != inputs:
             missing = list(settings)
         for table in missing:
             MAKERS[table](given, folder / f"{table}.csv", settings[table])
@@ -138,14 +137,6 @@ def _missing(given: Given, settings: dict[str, Settings]) -> list[str]:
     return [
         table for table, path in paths.items() if not is_made(path, partial(check, path, settings[table]), overwrite)
     ]
-
-
-def _inputs_then(folder: Path) -> dict[str, Any] | None:
-    """What the tables in a folder were made from; None where that is not known, as of scores of earlier versions."""
-    try:
-        return read_json(folder / "inputs.json")
-    except InputError:
-        return None
 
 
 # --- the members' scores ---

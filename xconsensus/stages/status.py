@@ -10,10 +10,12 @@ from omegaconf import DictConfig
 from xconsensus.datasets import Record
 from xconsensus.errors import DamagedError, InputError, MissingStageError, SettingsError
 from xconsensus.experiment.artefacts import (
+    check_training,
     consensus_of,
     explained_images,
     explanations_of,
     label_maps,
+    predictions,
     segmenter_settings,
     with_trained_weights,
 )
@@ -23,7 +25,7 @@ from xconsensus.experiment.score_settings import check_scores, tables_settings
 from xconsensus.jobs.worklog import Entry, read_entry
 from xconsensus.members.member import Member
 from xconsensus.store.shards import Shards
-from xconsensus.store.tensors import verify
+from xconsensus.store.tensors import read_header, verify
 
 FAILED, MISSING = 2, 3  # exit codes
 
@@ -194,7 +196,7 @@ def _time_left(experiment: Experiment, done: dict[str, int], images: int) -> str
 
 
 def _verify_others(experiments: Sequence[Experiment], found: Found) -> None:
-    """Read what the tables above did not: weights, predictions, checkpoints and label maps."""
+    """Read what the tables above did not: weights, predictions, checkpoints, label maps, and their images."""
     folders = [experiments[0].store.root / name for name in ("weights", "predictions", "superpixels")]
     for path in sorted(path for folder in folders for path in folder.rglob("*.safetensors")):
         try:
@@ -204,6 +206,21 @@ def _verify_others(experiments: Sequence[Experiment], found: Found) -> None:
     for each in experiments:
         if segmenter_settings(each):
             _count(each, label_maps(each), [], found)
+    for member in experiments[0].members:
+        try:
+            _check_inputs(experiments[0], member)
+        except InputError as error:
+            found.wrong(str(error))
+
+
+def _check_inputs(experiment: Experiment, member: Member) -> None:
+    """SettingsError where a member was trained on, or predicts, images that hold something else now."""
+    for split in {"test", experiment.explain_split}:
+        if experiment.store.predictions(split, member.name).is_file():
+            predictions(experiment, split, with_trained_weights(experiment, member, read=False))
+    weights = experiment.store.weights(member.name)
+    if experiment.config["committee"]["finetune"] and weights.is_file():
+        check_training(experiment, weights, read_header(weights))
 
 
 def _print(rows: list[list[str]]) -> None:

@@ -40,7 +40,7 @@ def vote(experiment: Experiment) -> None:
             f"vote would let {len(members)} members vote on {len(missing)} images: {values * 4 / 1e6:.1f} MB on disk"
         )
         return
-    discard(unusable)
+    discard(result, unusable)
     with counter(f"vote {experiment.explainer_name}", len(missing), "images", experiment.config["progress"]) as count:
         for some in turns(experiment.store.root, result, ids, IMAGES_AT_A_TIME):
             size = IN_CACHE if _alike(members) else 1

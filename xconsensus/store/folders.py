@@ -47,6 +47,10 @@ class Store:
         """Probabilities of a split's images."""
         return self.root / "predictions" / safe_name(split, "split") / f"{safe_name(member, 'member')}.safetensors"
 
+    def contents(self, split: str) -> Path:
+        """What the images of a split held when they were looked at."""
+        return self.root / "contents" / f"{safe_name(split, 'split')}.safetensors"
+
     def worklog(self, stage: str, name: str) -> Path:
         """The log of a stage's work on a member, or on a committee's figures; explain has a folder an explainer."""
         return self.root / "status" / stage / f"{safe_name(name, 'member')}.json"

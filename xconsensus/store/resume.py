@@ -10,7 +10,6 @@ from typing import Any
 
 from xconsensus.errors import DamagedError, SettingsError
 from xconsensus.progress import log
-from xconsensus.store.files import remove
 from xconsensus.store.locks import claimed
 from xconsensus.store.shards import Shards
 
@@ -31,21 +30,22 @@ def is_made(path: Path, check: Callable[[], Any], overwrite: bool = False) -> bo
     return True
 
 
-def spoilt(shards: Shards, overwrite: bool = False) -> list[Path]:
-    """The files of a folder that have to be made again, as `is_made` has it; their images count as missing from now on.
+def spoilt(shards: Shards, overwrite: bool = False) -> list[DamagedError | SettingsError]:
+    """What is wrong with files of a folder, as `is_made` has it; their images, or those that have changed, count as
+    missing from now on.
 
     All files are read whole.
     """
     errors = shards.inspect()
     for error in errors:
         _accept(error, overwrite)
-    return [error.path for error in errors]
+    return errors
 
 
-def discard(paths: Iterable[Path]) -> None:
+def discard(shards: Shards, errors: Iterable[DamagedError | SettingsError]) -> None:
     """Remove files that are to be made again; CommonError naming one that cannot be removed."""
-    for path in paths:
-        remove(path)
+    for error in errors:
+        shards.discard(error)
 
 
 def turns(root: Path, shards: Shards, ids: Sequence[str], size: int) -> Iterator[list[str]]:

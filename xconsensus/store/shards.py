@@ -15,7 +15,9 @@ from safetensors import safe_open
 from torch import Tensor
 from xxhash import xxh3_64
 
-from xconsensus.errors import DamagedError, InputError, SettingsError
+from xconsensus.errors import ContentsError, DamagedError, InputError, SettingsError
+from xconsensus.store.contents import Contents
+from xconsensus.store.files import remove
 from xconsensus.store.folders import damaged
 from xconsensus.store.provenance import Settings, as_json, check_settings
 from xconsensus.store.tensors import opening, read_header, read_whole, verify, write_tensors
@@ -30,14 +32,18 @@ class Shards:
     an image: SmoothGrad maps are far below what float16 holds, their ratios are not.
     """
 
-    def __init__(self, folder: Path, settings: Settings, *, packed: bool = False) -> None:
+    def __init__(
+        self, folder: Path, settings: Settings, *, packed: bool = False, contents: Contents | None = None
+    ) -> None:
         self.folder = folder
         self.settings = settings
         self.packed = packed
+        self.contents = contents
         self._shard: tuple[str, dict[str, Tensor]] | None = None
         self._wanted = as_json(settings)
         self._checked: set[str] = set()
         self._left_out: set[str] = set()
+        self._changed: set[str] = set()  # images that hold something else than when they were written
 
     @cached_property
     def index(self) -> Mapping[str, tuple[str, int]]:
@@ -59,7 +65,7 @@ class Shards:
     def missing(self, ids: Iterable[str]) -> list[str]:
         """Those of ``ids`` that no shard holds, in order."""
         index = self.index
-        return [image_id for image_id in ids if image_id not in index]
+        return [image_id for image_id in ids if image_id not in index or image_id in self._changed]
 
     def inspect(self, values: bool = True) -> list[DamagedError | SettingsError]:
         """Read every shard whole, or its header alone: what is wrong with those that count as missing from now on."""
@@ -68,6 +74,10 @@ class Shards:
         for name in self._names():
             try:
                 self._check(name, read(self.folder / name))
+            except ContentsError as error:
+                errors.append(error)
+                self._changed.update(error.images)
+                self._checked.add(name)
             except (DamagedError, SettingsError) as error:
                 errors.append(error)
                 self._left_out.add(name)
@@ -101,9 +111,33 @@ class Shards:
         scales_of = tensors["scale"].split(1) if self.packed else [None] * len(flat)
         tensors["checksums"] = torch.tensor([_checksum(*piece) for piece in zip(flat, scales_of, strict=True)])
         path = self.path(ids)
-        write_tensors(path, tensors, self.settings, ids=list(ids), shape=list(arrays[0].shape), **notes)
+        if self.contents:
+            notes["contents"] = self.contents.of(ids)
+        notes = {"shape": list(arrays[0].shape), **notes}
+        write_tensors(path, tensors, self.settings, ids=list(ids), **notes)
         self._left_out.discard(path.name)
+        self._changed.difference_update(ids)
         self.refresh()
+
+    def discard(self, error: DamagedError | SettingsError) -> None:
+        """Remove a file with which something is wrong, but for those of its images that have not changed."""
+        if isinstance(error, ContentsError):
+            self._keep_others(error)
+        remove(error.path)
+        self.refresh()
+
+    def _keep_others(self, error: ContentsError) -> None:
+        """Write the images of a shard that have not changed into a shard of their own."""
+        shard, header = read_whole(error.path, "offsets", "values")
+        kept = [place for place, image_id in enumerate(header["ids"]) if image_id not in error.images]
+        if not kept:
+            return
+        offsets, scale = shard.pop("offsets"), shard.pop("scale", None)
+        pieces = shard.pop("values").tensor_split(offsets[1:-1])
+        arrays = [pieces[place] if scale is None else pieces[place].double() * scale[place] for place in kept]
+        fields = {name: numbers[kept] for name, numbers in shard.items() if name != "checksums"}
+        notes = {name: note for name, note in header.items() if name not in _OWN_NOTES}
+        self.write([header["ids"][place] for place in kept], arrays, fields, **notes)
 
     def values(self, image_id: str) -> Tensor:
         """The flat array of one image, (K,), float32 when packed; InputError naming an image that is not there."""
@@ -179,12 +213,15 @@ class Shards:
         return sorted({*glob("*.safetensors", root_dir=self.folder)} - self._left_out)
 
     def _check(self, name: str, header: dict[str, Any]) -> None:
-        """Check a shard's settings and name; SettingsError or DamagedError."""
+        """Check a shard's settings, its name and what its images held; SettingsError or DamagedError."""
         path = self.folder / name
         if header["settings"] != self._wanted:
             verify(path)  # a flipped byte in the header is damage, not another setting
             check_settings(path, header["settings"], self._wanted)
-        _check_name(path, header.get("ids", []))
+        ids = header.get("ids", [])
+        _check_name(path, ids)
+        if self.contents and (changed := self.contents.changed(ids, header.get("contents"))):
+            raise ContentsError(path, changed)
         self._checked.add(name)
 
     def _row(self, image_id: str) -> tuple[dict[str, Tensor], int]:
@@ -209,6 +246,9 @@ class Shards:
             raise damaged(path, "its tensors do not belong together")
         return shard
 
+
+# what `write_tensors` and `Shards.write` put into a header by themselves
+_OWN_NOTES = ("checksum", "settings", "versions", "ids", "contents")
 
 # The ids of every shard that was looked at. A committee's members have shards of the same names, so of the same images:
 # what 200 members of 100,000 images need is one such list and one such index, not 200.

@@ -79,6 +79,13 @@ def read_header(path: Path) -> dict[str, Any]:
         return _header_of(path, file.metadata())
 
 
+def read_tensor(path: Path, name: str) -> Tensor:
+    """One tensor of a file, the others of which are not read; it is not checked against the checksum."""
+    with opening(path), safe_open(path, framework="pt") as file:
+        tensor: Tensor = file.get_tensor(name)
+    return tensor
+
+
 def _header_of(path: Path, metadata: Any) -> dict[str, Any]:
     """What ``write_tensors`` put into the metadata of a file."""
     try:

@@ -1,0 +1,149 @@
+"""What images hold counts: one that has changed is named by every stage, and only what was made of it is made again."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Project, paint
+from test_bad_input import refused
+
+from xconsensus.store.contents import Contents, look
+from xconsensus.store.files import read_csv, read_settings, write_csv
+from xconsensus.store.tensors import read_header, read_tensors, write_tensors
+
+STAGES = ("finetune", "explain", "vote", "score", "plot")
+LIME = "explainers=[lime]"  # what `plot` and `status` show
+
+
+def looked_at(folder: Path, names: Sequence[str], again: bool = False) -> Contents:
+    files = {name: str(folder / name) for name in names}
+    seen = look(folder / "seen.safetensors", files, dict.fromkeys(names, 0), lambda _: False, again=again)
+    return Contents({each: s.digest for each, s in seen.items()}, {each: s.digest_then for each, s in seen.items()})
+
+
+def test_a_file_written_anew_is_noticed_whatever_its_time(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(f"{name} before")
+    before = looked_at(tmp_path, "ab")
+    assert before.changed("ab", None) == before.changed("ab", before.of("ab")) == []
+    stat = os.stat(tmp_path / "a")
+    (tmp_path / "a").write_text("a behind")  # as long as before
+    os.utime(tmp_path / "a", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    os.utime(tmp_path / "b")
+    after = looked_at(tmp_path, "ab")
+    assert after.changed("ab", before.of("ab")) == after.changed("ba", None) == ["a"]
+    assert after.changed("ba", before.of("ba")) == ["a"]
+    assert after.changed("cb", before.of("cb")) == []
+    (tmp_path / "a").write_text("a before")
+    assert looked_at(tmp_path, "ab").of("ab") == before.of("ab")
+
+
+def test_only_looking_again_reads_what_looks_as_it_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_text("before")
+    before, stat = looked_at(tmp_path, "a"), os.stat(tmp_path / "a")
+    (tmp_path / "a").write_text("behind")
+    monkeypatch.setattr("os.stat", lambda *_args, **_more: stat)  # a file system whose times stand still
+    assert looked_at(tmp_path, "a").of("a") == before.of("a")
+    assert looked_at(tmp_path, "a", again=True).of("a") != before.of("a")
+
+
+def replace_photograph(project: Project, seed: int = 9) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    paint(project.folder / "images/cat/1.png", pixels)
+
+
+def values_of(project: Project) -> dict[tuple[str, str], torch.Tensor]:
+    """(folder, image id) -> its values, of every shard."""
+    found = {}
+    for path in project.outputs.rglob("*.safetensors"):
+        if "offsets" in (tensors := read_tensors(path)):
+            pieces = tensors["values"].tensor_split(tensors["offsets"][1:-1])
+            for image_id, piece in zip(read_header(path)["ids"], pieces, strict=True):
+                key = str(path.parent.relative_to(project.outputs)), image_id
+                assert key not in found
+                found[key] = piece
+    return found
+
+
+def tables_of(project: Project) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (project.outputs / "pets/scores").rglob("*.csv")}
+
+
+def test_a_replaced_photograph_stops_every_stage_and_alone_is_done_again(scored: Project) -> None:
+    before = values_of(scored)
+    replace_photograph(scored)
+    for stage in STAGES:
+        refused(scored.run(stage, LIME), "image cat/1.png held something else")
+    outcome = scored.run("status", "verify=true", LIME)
+    assert outcome.code == 2
+    assert "image cat/1.png" in outcome.out
+    for stage in STAGES[:-1]:
+        scored.done(stage, "overwrite=true")
+    after = values_of(scored)
+    assert after.keys() == before.keys()
+    assert {image for key, image in after if not torch.equal(after[key, image], before[key, image])} == {"cat/1.png"}
+    assert scored.run("status", "verify=true", LIME).code == 0
+    in_parts = tables_of(scored)
+    shutil.rmtree(scored.outputs)
+    for stage in STAGES[:-1]:
+        scored.done(stage)
+    assert in_parts == tables_of(scored)
+
+
+def test_touched_photographs_are_the_same(scored: Project) -> None:
+    before = scored.files()
+    for path in scored.folder.rglob("*.png"):
+        path.touch()
+    for stage in STAGES[:-1]:
+        scored.done(stage)
+    after = scored.files()
+    assert {name for name in after if after[name] != before.get(name)} == {"pets/contents/test.safetensors"}
+
+
+def test_a_photograph_in_another_class_folder_order_has_another_label(scored: Project) -> None:
+    refused(scored.run("finetune", "dataset.classes=[dog,cat]"), "the label of image cat/0.png is 0 there, 1 now")
+    refused(scored.run("vote", "dataset.classes=[dog,cat]"), "the label of image cat/0.png is 0 there, 1 now")
+    scored.done("finetune", "dataset.classes=[dog,cat]", "overwrite=true")
+
+
+def without_notes(project: Project) -> None:
+    """Make the outputs those of the version before, which took no note of what images held."""
+    shutil.rmtree(project.outputs / "pets/contents")
+    for path in project.outputs.rglob("*.safetensors"):
+        header, tensors = read_header(path), read_tensors(path)
+        kept = {name: note for name, note in header.items() if name not in ("checksum", "versions", "contents")}
+        write_tensors(path, tensors, kept.pop("settings"), **{k: v for k, v in kept.items() if k != "training"})
+    for path in project.outputs.rglob("images/*.csv"):
+        settings = read_settings(path)
+        settings.pop("contents", None)
+        write_csv(path, read_csv(path), settings)
+
+
+def test_results_of_before_hold_for_the_photographs_of_the_first_look(scored: Project) -> None:
+    without_notes(scored)
+    before = scored.files()
+    for stage in STAGES:
+        scored.done(stage, LIME)
+    after = scored.files()
+    assert {name for name in before if after[name] != before[name] and "/inputs.json" not in name} == set()
+    replace_photograph(scored)
+    for stage in STAGES:
+        refused(scored.run(stage, LIME), "image cat/1.png held something else")
+
+
+def test_a_replaced_training_photograph_is_named(photographs: Project) -> None:
+    training = ("committee.finetune=true", "+dataset.splits.train=.", "finetune.epochs=1", "explain.only_correct=all")
+    photographs.done("finetune", *training)
+    replace_photograph(photographs)
+    refused(photographs.run("finetune", *training), "weights/first.safetensors", "image cat/1.png")
+    photographs.done("finetune", *training, "overwrite=true")
+    photographs.done("finetune", *training)
+    without_notes(photographs)
+    shutil.rmtree(photographs.outputs / "pets/predictions")  # they name the files of weights by their digests
+    photographs.done("finetune", *training)
+    replace_photograph(photographs, seed=8)
+    refused(photographs.run("finetune", *training), "weights/first.safetensors", "image cat/1.png")

@@ -1,0 +1,65 @@
+"""What an experiment is given: the images of each split, and what they hold, looked at once for all its stages."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from xconsensus.datasets import Dataset, Record
+from xconsensus.datasets.images import reads_otherwise
+from xconsensus.store.contents import Contents, look
+from xconsensus.store.folders import Store
+
+
+@dataclass
+class Inputs:
+    """The images of a data set.
+
+    ``again`` reads files, too, that look as they did; without ``keep`` nothing is written.
+    """
+
+    dataset: Dataset
+    store: Store
+    progress: str = "off"
+    again: bool = False
+    keep: bool = True
+    _records: dict[str, list[Record]] = field(default_factory=dict, repr=False)
+    _contents: dict[tuple[str, bool], Contents] = field(default_factory=dict, repr=False)
+
+    def records(self, split: str) -> list[Record]:
+        """The images of a split, sorted."""
+        if split not in self._records:
+            self._records[split] = self.dataset.records(split)
+        return list(self._records[split])
+
+    def labels(self, split: str) -> dict[str, int]:
+        """Image id -> label of the images of a split."""
+        return {record.image_id: record.label for record in self.records(split)}
+
+    def contents(self, split: str, labels: bool = False) -> Contents:
+        """What the images of a split hold; with ``labels``, these count as part of it."""
+        if (split, labels) not in self._contents:
+            self._look(split)
+        return self._contents[split, labels]
+
+    def _look(self, split: str) -> None:
+        records = self.records(split)
+        seen = look(
+            self.store.contents(split),
+            {record.image_id: record.path for record in records},
+            {record.image_id: self._label_then(record.label) for record in records},
+            lambda path: reads_otherwise(Path(path)),
+            again=self.again,
+            keep=self.keep,
+            progress=self.progress,
+        )
+        plain = Contents(
+            {each: image.digest for each, image in seen.items()},
+            {each: image.digest_then for each, image in seen.items()},
+        )
+        labels_then = {each: image.label_then for each, image in seen.items()}
+        self._contents[split, False] = plain
+        self._contents[split, True] = plain.with_labels(self.labels(split), labels_then)
+
+    def _label_then(self, label: int) -> int:
+        """The label that the version before gave an image: it had class folders called by numbers in another order."""
+        before = getattr(self.dataset, "classes_before", None)
+        return before.index(self.dataset.classes[label]) if before and label >= 0 else label
