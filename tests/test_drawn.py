@@ -129,6 +129,20 @@ def test_a_figure_is_drawn_again_when_its_numbers_or_its_config_change(quartet_c
     assert redrawn(quartet_copy, "plot.gallery=2") == {"fig01"}
 
 
+def test_figures_of_other_explainers_do_not_stay_beside_those_of_these(quartet_copy: Project) -> None:
+    quartet_copy.done("plot")
+    folder = quartet_copy.outputs / "shapes/figures/quartet"
+    before = {path.name for path in folder.glob("*.png")}
+    quartet_copy.done("plot", "explainers=[lime]", "figure=fig04")
+    assert {path.name for path in folder.glob("*.png")} == before
+    outcome = quartet_copy.done("plot", "explainers=[lime]")
+    now, moved = ({path.name for path in each.glob("*.png")} for each in (folder, folder / "earlier"))
+    assert now | moved == before
+    assert now & moved == set()
+    assert all(name.removesuffix(".png") in outcome.err for name in moved)
+    assert "fig06.png" in moved  # of SmoothGrad alone
+
+
 def test_every_argument_of_every_figure_has_a_fingerprint(quartet_copy: Project) -> None:
     quartet_copy.done("plot")
     log = (quartet_copy.outputs / "shapes/status/plot/quartet.json").read_text()

@@ -64,11 +64,11 @@ def test_scores_are_made_anew_of_what_has_changed(
     before = read_csv(scored.outputs / FOLDER / "members.csv")
     refused = scored.run("plot", "explainers=[lime]", *arguments)
     assert refused.code == 2
-    assert "other masks or predictions" in refused.errors[0]
+    assert "other images, masks or predictions" in refused.errors[0]
     assert "run xconsensus score" in refused.errors[0]
     status = scored.run("status", "explainers=[lime]", *arguments)
     assert status.code == 3
-    assert "other masks or predictions" in status.out
+    assert "other images, masks or predictions" in status.out
     scored.done("score", *arguments)
     assert scored.run("status", "explainers=[lime]", *arguments).code == 0
     assert not read_csv(scored.outputs / FOLDER / "members.csv").equals(before)

@@ -89,5 +89,10 @@ def _explanations(experiment: Experiment) -> dict[str, Shards | None]:
     return found
 
 
+def present_explanations(experiment: Experiment) -> list[Shards]:
+    """The explanations of the members that have weights."""
+    return [shards for shards in _explanations(experiment).values() if shards is not None]
+
+
 def _lacking(members: dict[str, Shards | None], ids: Sequence[str]) -> list[str]:
     return [name for name, shards in members.items() if shards is None or shards.missing(ids)]

@@ -13,6 +13,7 @@ from xconsensus.datasets import Record
 from xconsensus.errors import InputError, nearest
 from xconsensus.experiment.artefacts import (
     check_predictions,
+    consensus_of,
     contents_explained,
     digest,
     needs,
@@ -20,6 +21,7 @@ from xconsensus.experiment.artefacts import (
     with_trained_weights,
 )
 from xconsensus.experiment.experiment import Experiment
+from xconsensus.experiment.explanations import present_explanations
 from xconsensus.members.member import Member
 from xconsensus.scores.committees import extras_of, family_of
 from xconsensus.store.files import read_json, read_settings
@@ -99,8 +101,12 @@ def check_scores(
 ) -> None:
     """MissingStageError unless tables in ``folder`` have the ``wanted`` settings, the present masks and predictions.
 
-    DamagedError when a table has changed since it was written.
+    SettingsError naming what explanations or the consensus on disk were made with other than now, DamagedError when a
+    table has changed since it was written.
     """
+    ids = [record.image_id for record in records]
+    for shards in (*present_explanations(experiment), consensus_of(experiment)):
+        shards.missing(ids)  # looks at settings: tables know these by a digest of all
     for table, settings in wanted.items():
         path = folder / f"{table}.csv"
         if not path.is_file():

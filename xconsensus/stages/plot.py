@@ -128,7 +128,7 @@ def make(found: Results, wanted: Sequence[str], store: Store, *, by_name: bool) 
             if (table := numbers_behind(name, arguments)) is not None:
                 write_csv(path, table)
             shown.append(Shown(f"{name}{suffix}", name, arguments, fingerprint(name, arguments)))
-    made = [*_draw(shown, store, found.committee), *made]
+    made = [*_draw(shown, found, store, whole=not by_name), *made]
     for reason, names in left_out.items():
         log.info(f"left out: {', '.join(names)}, {reason}")
     if by_name and not made:
@@ -145,14 +145,18 @@ class Shown(NamedTuple):
     shows: str
 
 
-def _draw(figures: Sequence[Shown], store: Store, committee: str) -> list[Path]:
-    """The figures' bitmaps, those that do not show what they should drawn anew."""
-    folder = store.figures(committee)
-    with drawn_in(folder, store.worklog("plot", committee)) as drawn:
+def _draw(figures: Sequence[Shown], found: Results, store: Store, *, whole: bool) -> list[Path]:
+    """The figures' bitmaps, those that do not show what they should drawn anew; where all were asked for (``whole``),
+    those of other explainers do not stay beside them.
+    """
+    folder = store.figures(found.committee)
+    with drawn_in(folder, store.worklog("plot", found.committee)) as drawn:
         missing = [each for each in figures if not drawn.is_shown(each.stem, each.shows)]
         files = in_processes(printed, [(each.name, each.arguments) for each in missing], torch.get_num_threads())
         for each, content in zip(missing, files, strict=True):
             drawn.write(each.stem, each.shows, content)
+        if whole and (earlier := drawn.set_aside([each.stem for each in figures], list(found.scores))):
+            log.info(f"moved to {folder / 'earlier'}, drawn of other explainers: {', '.join(earlier)}")
     return [folder / f"{each.stem}.png" for each in figures]
 
 

@@ -1,6 +1,6 @@
 """Which figures lie in a folder and what they show, so that none is drawn again while that has not changed."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from xxhash import xxh3_64_hexdigest
 
 from xconsensus.errors import InputError
-from xconsensus.store.files import read_json, write_bytes, write_json
+from xconsensus.store.files import move, read_json, write_bytes, write_json
 
 
 class Drawn:
@@ -29,6 +29,20 @@ class Drawn:
             write_bytes(self.folder / f"{stem}{suffix}", content)
         checksums = {suffix: xxh3_64_hexdigest(content) for suffix, content in files.items()}
         self.figures[stem] = {"shows": shows, "files": checksums}
+
+    def set_aside(self, stems: Sequence[str], explainers: Sequence[str]) -> list[str]:
+        """Move figures of other ``explainers`` than those of which ``stems`` are into the folder ``earlier``; which."""
+        for stem in stems:
+            self.figures[stem] = {**self.figures[stem], "explainers": list(explainers)}
+        others = [
+            stem
+            for stem, made in self.figures.items()
+            if isinstance(made, dict) and made.get("explainers", list(explainers)) != list(explainers)
+        ]
+        for stem in others:
+            for suffix in self.figures.pop(stem)["files"]:
+                move(self.folder / f"{stem}{suffix}", self.folder / "earlier")
+        return others
 
     def _are_whole(self, stem: str, files: object) -> bool:
         """Whether the files of a figure are there as they were written."""

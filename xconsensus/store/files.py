@@ -143,6 +143,16 @@ def read_settings(path: Path) -> dict[str, Any]:
     return settings
 
 
+def move(path: Path, folder: Path) -> None:
+    """Move a file, present or not, into a folder; CommonError naming one that cannot be moved."""
+    try:
+        if path.exists():
+            folder.mkdir(exist_ok=True)
+            path.replace(folder / path.name)
+    except OSError as error:
+        raise CommonError(f"{path}: cannot be moved to {folder} ({error.strerror or error})") from error
+
+
 def remove(path: Path) -> None:
     """Remove a file or a folder of artefacts, present or not; CommonError naming one that cannot be removed."""
     try:

@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import platform
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from xconsensus import __version__
 from xconsensus.errors import SettingsError
 
 Settings = Mapping[str, Any]
+_DIGEST = re.compile("[0-9a-f]{16,}")
 
 
 def versions() -> dict[str, str]:
@@ -23,11 +25,15 @@ def versions() -> dict[str, str]:
 
 
 def difference(made: Settings, wanted: Settings) -> str | None:
-    """The first setting that differs, as "key is A there, B now"; None when they are equal."""
+    """The first setting that differs, as "key is A there, B now", where digests differ by the key alone; None when they
+    are equal.
+    """
     there, now = flat(made), flat(wanted)
     for key in [*now, *there]:
-        if there.get(key) != now.get(key):
-            return f"{key} is {there.get(key, 'absent')} there, {now.get(key, 'absent')} now"
+        one, other = there.get(key, "absent"), now.get(key, "absent")
+        if one != other:
+            digests = all(isinstance(value, str) and _DIGEST.fullmatch(value) for value in (one, other))
+            return f"{key} is another now" if digests else f"{key} is {one} there, {other} now"
     return None
 
 
