@@ -14,8 +14,10 @@ from xconsensus import datasets, own_code
 from xconsensus.datasets import Record
 from xconsensus.errors import InputError, MissingStageError
 from xconsensus.experiment.experiment import Experiment
+from xconsensus.experiment.rules import rules_of_predictions
 from xconsensus.explainers import own_settings
 from xconsensus.members.member import Member
+from xconsensus.members.preprocessing import rule_of_predictions, rule_of_training
 from xconsensus.members.training import Recipe
 from xconsensus.progress import log
 from xconsensus.store.files import read_csv, read_settings
@@ -52,6 +54,7 @@ def weights_settings(experiment: Experiment, member: Member, recipe: Recipe, tra
         "member": member.settings(),
         "finetune": recipe.settings(),
         "seed": experiment.seed,
+        **rule_of_training(member),
     }
 
 
@@ -85,6 +88,7 @@ def prediction_settings(experiment: Experiment, member: Member, records: Sequenc
         "member": member.settings(),
         "images": len(records),
         "image_ids": hashlib.sha256(ids.encode()).hexdigest()[:16],
+        **rule_of_predictions(member),
     }
 
 
@@ -95,6 +99,7 @@ def predictions(experiment: Experiment, split: str, member: Member) -> tuple[lis
         raise needs("finetune", f"{path} does not exist")
     tensors, header = read_whole(path, "probabilities", "labels")
     check_predictions(experiment, member, path, header["settings"])
+    check_rule(experiment, member, split, header)
     return header.get("ids", []), tensors["probabilities"], tensors["labels"]
 
 
@@ -102,6 +107,17 @@ def check_predictions(experiment: Experiment, member: Member, path: Path, made: 
     """SettingsError where predictions at ``path`` are of another member or other images, whatever the split's size."""
     check_settings(path, made.get("member", {}), member.settings())
     check_settings(path, made.get("dataset", {}), image_settings(experiment))
+
+
+def check_rule(experiment: Experiment, member: Member, split: str, header: Mapping[str, Any]) -> None:
+    """SettingsError where predictions with this header were made from other pixels than the member sees now."""
+    path, made, now = experiment.store.predictions(split, member.name), header["settings"], rule_of_predictions(member)
+    if "rule" in made:
+        check_settings(path, {key: made[key] for key in ("rule", "crop_mode") if key in made}, now)
+        return
+    ids = set(header.get("ids", []))
+    records = (record for record in experiment.dataset.records(split) if record.image_id in ids or not ids)
+    rules_of_predictions(experiment, member, records).check_pixels(path)
 
 
 def members_with_predictions(experiment: Experiment) -> list[Member]:

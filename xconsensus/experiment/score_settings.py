@@ -13,6 +13,7 @@ from xconsensus.datasets import Record
 from xconsensus.errors import InputError, nearest
 from xconsensus.experiment.artefacts import (
     check_predictions,
+    check_rule,
     digest,
     needs,
     segmenter_settings,
@@ -116,4 +117,5 @@ def _checksum_of_predictions(experiment: Experiment, member: Member) -> str:
         raise needs("finetune", f"{path} does not exist")
     header = read_header(path)
     check_predictions(experiment, with_trained_weights(experiment, member), path, header["settings"])
+    check_rule(experiment, member, "test", header)
     return str(header["checksum"])

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from xconsensus.datasets import Record
-from xconsensus.datasets.images import center_crop
-from xconsensus.errors import InputError
+from xconsensus.errors import CommonError, InputError
 from xconsensus.experiment.artefacts import prediction_settings, weights_settings, with_trained_weights
 from xconsensus.experiment.experiment import Experiment, start
+from xconsensus.experiment.rules import Rules, rules_of_predictions, rules_of_training
 from xconsensus.jobs.failures import Failures
 from xconsensus.jobs.memory import is_out_of_memory, release_freed_memory, within_memory
 from xconsensus.jobs.shares import own_share
@@ -21,13 +22,13 @@ from xconsensus.jobs.worklog import Worklog
 from xconsensus.members.costs import operations_a_pass, rehearsal, seconds_a_pass
 from xconsensus.members.member import Member
 from xconsensus.members.network import Network, network_of
+from xconsensus.members.preprocessing import described, pixels_by, view
 from xconsensus.members.training import Images, Recipe, State, train
 from xconsensus.progress import counter, log
 from xconsensus.scores.accuracy import accuracy
 from xconsensus.seeding import seed_of
 from xconsensus.store.files import remove, write_json
 from xconsensus.store.locks import claimed
-from xconsensus.store.provenance import check_settings
 from xconsensus.store.resume import is_made
 from xconsensus.store.tensors import read_header, read_whole, verify, write_tensors
 
@@ -47,6 +48,7 @@ def finetune(experiment: Experiment) -> None:
     training = experiment.dataset.records("train") if trained else []
     if any(record.label < 0 for record in training):
         raise InputError("labels of training images are unknown: set committee.finetune=false, or dataset.labels")
+    _say_what_is_seen(experiment, members)
     if experiment.config["dry_run"]:
         _plan(experiment, members, recipe, training, records)
         return
@@ -66,6 +68,17 @@ def finetune(experiment: Experiment) -> None:
         release_freed_memory()
     failures.report()
     log.info(f"finetune: {len(members)} members ready, their predictions written")
+
+
+def _say_what_is_seen(experiment: Experiment, members: Sequence[Member]) -> None:
+    """A line for each preprocessing, with the members that share it, and one for what is explained."""
+    alike: dict[str, list[str]] = {}
+    for member in members:
+        alike.setdefault(described(member), []).append(member.name)
+    for preprocessing, names in alike.items():
+        log.info(f"predicted from {preprocessing}: {', '.join(names)}")
+    size, resize = experiment.images.size, experiment.images.resize
+    log.info(f"explained is {size}x{size} of short edge {resize} (bicubic), for all members alike")
 
 
 def own_members(experiment: Experiment) -> list[Member]:
@@ -103,15 +116,17 @@ def train_member(
     """
     path, checkpoint = experiment.store.weights(member.name), experiment.store.checkpoint(member.name)
     settings = weights_settings(experiment, member, recipe, len(training))
-    if _is_made(experiment, path, settings):
+    rules = rules_of_training(experiment, member, training)
+    if _is_made(experiment, path, settings, rules):
         remove(checkpoint)
         return
     worklog.begin()
     usable = experiment.images.usable(training)
-    images = Images(lambda i: experiment.images.resized(usable[i], member.resize), [record.label for record in usable])
+    read = partial(_resized, experiment, member, usable)
+    images = Images(read, [record.label for record in usable])
     torch.manual_seed(seed_of(experiment.seed, member.name, "weights"))
     network = network_of(member, len(experiment.dataset.classes), experiment.device, new_head=True)
-    state = _restore(checkpoint) if _is_made(experiment, checkpoint, settings) else State()
+    state = _restore(checkpoint) if _is_made(experiment, checkpoint, settings, rules) else State()
     with counter(title, recipe.epochs, "epochs", experiment.config["progress"]) as count:
         count.add(state.epoch)
         try:
@@ -128,12 +143,17 @@ def train_member(
     remove(checkpoint)
 
 
-def _is_made(experiment: Experiment, path: Path, settings: dict[str, Any]) -> bool:
+def _resized(experiment: Experiment, member: Member, records: Sequence[Record], index: int) -> NDArray[np.uint8]:
+    """What training crops one of the images from: large enough also for members that see borders in evaluation."""
+    return experiment.images.resized(records[index], max(member.resize, member.input_size), member.interpolation)
+
+
+def _is_made(experiment: Experiment, path: Path, settings: dict[str, Any], rules: Rules) -> bool:
     def check() -> None:
         made = verify(path)["settings"]
         if made.get("finetune", {}).get("keep") == "last":  # whatever share was to be held out, none was
             made["finetune"]["validation"] = settings["finetune"]["validation"]
-        check_settings(path, made, settings)
+        rules.check(path, made, settings)
 
     return is_made(path, check, experiment.config["overwrite"])
 
@@ -174,7 +194,7 @@ def predict_member(
     """
     path = experiment.store.predictions(split, member.name)
     settings = prediction_settings(experiment, member, records)
-    if _is_made(experiment, path, settings):
+    if _is_made(experiment, path, settings, rules_of_predictions(experiment, member, records)):
         return
     worklog.begin()
     new_head = experiment.config["committee"]["finetune"]
@@ -204,8 +224,7 @@ def _predict(experiment: Experiment, network: Network, records: Sequence[Record]
     with counter(title, len(records), "images", experiment.config["progress"]) as count, torch.inference_mode():
         for first in range(0, len(records), size):
             batch = records[first : first + size]
-            whole = (experiment.images.resized(record, member.resize) for record in batch)
-            crops = torch.from_numpy(np.stack([center_crop(pixels, member.input_size) for pixels in whole]))
+            crops = torch.from_numpy(np.stack([_view(experiment, member, record) for record in batch]))
             compute = partial(_probabilities, network, crops.permute(0, 3, 1, 2))
             probabilities, at_a_time = within_memory(compute, at_a_time, member.name, "finetune.eval_batch_size")
             found.append(probabilities)
@@ -213,6 +232,16 @@ def _predict(experiment: Experiment, network: Network, records: Sequence[Record]
                 raise InputError(f"member {member.name} returns NaN for image {batch[bad[0]].image_id}")
             count.add(len(batch))
     return torch.cat(found)
+
+
+def _view(experiment: Experiment, member: Member, record: Record) -> NDArray[np.uint8]:
+    """What the member sees of an image; InputError naming both where that is too large."""
+    try:
+        return experiment.images.made(record, pixels_by(member), partial(view, member))
+    except CommonError:
+        raise
+    except InputError as error:
+        raise InputError(f"member {member.name}: image {record.image_id} is {error}") from error
 
 
 def _probabilities(network: Network, images: torch.Tensor, at_a_time: int) -> torch.Tensor:
@@ -237,7 +266,8 @@ def _plan(
         with failures.of(member.name):
             path = experiment.store.weights(member.name)
             settings = weights_settings(experiment, member, recipe, len(training)) if new_head else {}
-            trained = new_head and _is_made(experiment, path, settings)
+            rules = rules_of_training(experiment, member, training)
+            trained = new_head and _is_made(experiment, path, settings, rules)
             ready = rehearsal(with_trained_weights(experiment, member) if trained else member)
             network = network_of(ready, classes, experiment.device, new_head)
             steps = recipe.epochs * len(training) if new_head and not trained else 0
