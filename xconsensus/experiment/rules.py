@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from xconsensus.datasets import Record
-from xconsensus.errors import SettingsError
+from xconsensus.errors import InputError, RuleError
 from xconsensus.experiment.experiment import Experiment
 from xconsensus.members.member import Member
 from xconsensus.members.preprocessing import (
@@ -43,17 +43,24 @@ class Rules:
             self.check_pixels(path)
 
     def check_pixels(self, path: Path) -> None:
-        """SettingsError naming the first image of which the two rules make different pixels."""
+        """RuleError naming the first image of which the two rules make different pixels."""
         alike: set[tuple[int, int]] = set()
         for record in self.records:
-            if (size := self.experiment.images.source_size(record)) in alike:
+            if (size := self._size(record)) is None or size in alike:
                 continue
             before, after = self.before(*size), self.after(*size)
             if before != after:
-                raise SettingsError(
-                    path, f"rule is 1 there, {RULE} now: {record.image_id} was {before}, is {after} now"
-                )
+                raise RuleError(path, f"rule is 1 there, {RULE} now: {record.image_id} was {before}, is now {after}")
             alike.add(size)
+
+    def _size(self, record: Record) -> tuple[int, int] | None:
+        """Width and height; None of an image that is skipped since it cannot be read."""
+        try:
+            return self.experiment.images.source_size(record)
+        except InputError:
+            if self.experiment.images.skip_bad:
+                return None
+            raise
 
 
 def rules_of_predictions(experiment: Experiment, member: Member, records: Iterable[Record]) -> Rules:

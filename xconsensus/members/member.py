@@ -28,8 +28,8 @@ class Member:
     ``path/to/file.py:Class``: code that the user names and that is run. ``weights`` is a file of trained weights, of
     which ``weights_key`` names the state dict where the file holds several, ``pretrained`` a weights tag of the library
     (True for its default), read from ``pretrained_file`` where there is one, else through the library's own cache;
-    neither means random weights, to be trained. ``resize``, ``input_size`` (pixels), ``mean``, ``std`` (of RGB in 0..1),
-    ``interpolation`` and ``crop_mode`` are the member's own preprocessing: center crops from the short edge at
+    neither means random weights, to be trained. The member's own preprocessing are ``resize``, ``input_size`` (pixels),
+    ``mean``, ``std`` (of RGB in 0..1), ``interpolation`` and ``crop_mode``: center crops from the short edge at
     ``resize``, squash from both edges, border from the long edge, with borders of the colour ``mean``.
     """
 

@@ -32,16 +32,14 @@ class Geometry(NamedTuple):
     top: int
 
     def __str__(self) -> str:
-        resized = (
-            f"resized to {self.width}x{self.height} ({self.interpolation})" if self.interpolation else "not resized"
-        )
+        resized = f"resized to {self.width}x{self.height}" + (f" ({self.interpolation})" if self.interpolation else "")
         return f"{resized} and cut from {self.left}, {self.top}"
 
 
 def geometry(member: Member, width: int, height: int) -> Geometry:
     """How the member's library places its crop in an image of ``width`` x ``height`` pixels.
 
-    As ``Resize`` and ``CenterCrop`` of torchvision 0.2x, and ``ResizeKeepRatio`` and ``CenterCropOrPad`` of timm 1.0.
+    As do torchvision's ``Resize`` and ``CenterCrop``, and timm's ``ResizeKeepRatio`` and ``CenterCropOrPad``.
     """
     resize, short = member.resize, min(width, height)
     match member.crop_mode:
@@ -73,7 +71,7 @@ def view(member: Member, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """
     width, height, interpolation, left, top = geometry(member, pixels.shape[1], pixels.shape[0])
     if width * height > (limit := Image.MAX_IMAGE_PIXELS or math.inf):
-        raise InputError(f"resized to {width}x{height}, which is more than the {limit} pixels that are taken")
+        raise InputError(f"would be resized to {width}x{height}, more than the {limit} pixels that are taken")
     image = Image.fromarray(pixels)
     if interpolation:
         image = image.resize((width, height), _RESAMPLING[interpolation])

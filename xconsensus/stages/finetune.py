@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from xconsensus.datasets import Record
-from xconsensus.errors import CommonError, InputError
+from xconsensus.errors import InputError
 from xconsensus.experiment.artefacts import prediction_settings, weights_settings, with_trained_weights
 from xconsensus.experiment.experiment import Experiment, start
 from xconsensus.experiment.rules import Rules, rules_of_predictions, rules_of_training
@@ -224,7 +224,9 @@ def _predict(experiment: Experiment, network: Network, records: Sequence[Record]
     with counter(title, len(records), "images", experiment.config["progress"]) as count, torch.inference_mode():
         for first in range(0, len(records), size):
             batch = records[first : first + size]
-            crops = torch.from_numpy(np.stack([_view(experiment, member, record) for record in batch]))
+            made = partial(experiment.images.made, how=pixels_by(member))
+            views = [made(record, make=partial(_view, member, record)) for record in batch]
+            crops = torch.from_numpy(np.stack(views))
             compute = partial(_probabilities, network, crops.permute(0, 3, 1, 2))
             probabilities, at_a_time = within_memory(compute, at_a_time, member.name, "finetune.eval_batch_size")
             found.append(probabilities)
@@ -234,14 +236,12 @@ def _predict(experiment: Experiment, network: Network, records: Sequence[Record]
     return torch.cat(found)
 
 
-def _view(experiment: Experiment, member: Member, record: Record) -> NDArray[np.uint8]:
-    """What the member sees of an image; InputError naming both where that is too large."""
+def _view(member: Member, record: Record, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """`view` of the image's pixels; its InputError names member and image."""
     try:
-        return experiment.images.made(record, pixels_by(member), partial(view, member))
-    except CommonError:
-        raise
+        return view(member, pixels)
     except InputError as error:
-        raise InputError(f"member {member.name}: image {record.image_id} is {error}") from error
+        raise InputError(f"member {member.name}: image {record.image_id} {error}") from error
 
 
 def _probabilities(network: Network, images: torch.Tensor, at_a_time: int) -> torch.Tensor:
