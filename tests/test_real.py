@@ -1,14 +1,22 @@
 """Pretrained classifiers on real photographs; skipped where shared/real does not lie beside the repository."""
 
 import csv
+import json
 import re
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import done
+from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import load_file
+
+from xconsensus import own_code
+from xconsensus.compat import torchvision
 
 REAL = Path(__file__).parents[2] / "shared/real"
 FAST = ("mobilenet_v1_025_128", "mobilenet_v1_050_160", "squeezenet1_1")
@@ -22,6 +30,37 @@ def published(member: str) -> float:
     row = re.search(rf"^\| {member} \|.*\| ([0-9.]+) \| [0-9.]+ \|$", (REAL / "README.md").read_text(), re.M)
     assert row is not None
     return float(row[1])
+
+
+@cache
+def by_torchvision(member: str) -> float:
+    """Top-1 in percent of a MobileNetV1 by torchvision's transforms and plain torch, images decoded by Pillow."""
+    found = next(row for row in json.loads((REAL / "models/models.json").read_text()) if row["name"] == member)
+    network = own_code.load(f"{REAL}/models/extra_archs.py:MobileNetV1", "test")(**found["kwargs"]).eval()
+    network.load_state_dict({key: value.float() for key, value in load_file(REAL / "models" / found["file"]).items()})
+    transforms = torchvision.transforms
+    see = transforms.Compose([
+        transforms.Resize(found["resize"], transforms.InterpolationMode.BICUBIC),
+        transforms.CenterCrop(found["input_size"]),
+        transforms.ToTensor(),
+        transforms.Normalize(found["mean"], found["std"]),
+    ])  # fmt: skip
+    with (REAL / "imagenet-sample/classes.csv").open() as file:
+        index = {row["wnid"]: int(row["index"]) for row in csv.DictReader(file)}
+    files = sorted(path for path in (REAL / "imagenet-sample").glob("n*/*") if path.suffix == ".JPEG")
+    with torch.inference_mode():
+        right = [
+            int(network(see(Image.open(path).convert("RGB"))[None]).argmax()) == index[path.parent.name]
+            for path in files
+        ]
+    return 100 * sum(right) / len(right)
+
+
+def expected(member: str) -> float:
+    """The README's accuracy, but for the member that loses 12 of 500 images where torchvision's crop lies a pixel lower
+    and further right than the README's: its margin of 183 - 160 pixels is split into 12 and 11, not into 11 and 12.
+    """
+    return by_torchvision(member) if member == "mobilenet_v1_050_160" else published(member)
 
 
 def accuracies(path: Path) -> dict[str, float]:
@@ -45,7 +84,7 @@ def test_a_member_is_as_accurate_as_its_readme_says(outputs: Path, member: str) 
     with safe_open(outputs / f"predictions/test/{member}.safetensors", framework="np") as file:
         probabilities, labels = file.get_tensor("probabilities"), file.get_tensor("labels")
     assert probabilities.shape == (500, 1000)
-    assert 100 * (probabilities.argmax(1) == labels).mean() == pytest.approx(published(member), abs=1.0)
+    assert 100 * (probabilities.argmax(1) == labels).mean() == pytest.approx(expected(member), abs=1.0)
 
 
 def test_labels_are_those_of_the_classes_table(outputs: Path) -> None:
@@ -82,7 +121,7 @@ def test_the_whole_chain_on_photographs(outputs: Path, tmp_path: Path) -> None:
         assert set(table.index) == {*PAIR, "consensus"}
         assert table.loc[[*PAIR], "consensus_score"].between(-1, 1).all()
         found = accuracies(outputs / f"scores/pair/{explainer}/members.csv")
-        assert {name: found[name] for name in PAIR} == pytest.approx({n: published(n) for n in PAIR}, abs=1.0)
+        assert {name: found[name] for name in PAIR} == pytest.approx({n: expected(n) for n in PAIR}, abs=1.0)
     drawn = {path.stem for path in (outputs / "figures/pair").glob("*.png")}
     assert drawn == {"fig01", "fig02_1", "fig05", "fig06", "fig12", "fig13"}
     assert np.isfinite(chosen["label"]).all()
