@@ -55,6 +55,13 @@ class SettingsError(InputError):
         return f"{self.path} was made with other settings: {self.difference}; set it back, or overwrite=true to remake"
 
 
+class RuleError(SettingsError):
+    """The artefact ``path`` was made by an earlier rule from images seen otherwise: ``finetune`` makes it again."""
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.difference}; finetune overwrite=true makes it again"
+
+
 class DamagedError(InputError):
     """The artefact ``path`` is not as it was written: its stage makes it again, every other one refuses it."""
 

@@ -1,12 +1,14 @@
 """Images as a committee sees them: the short edge resized, the centre cut out, and their masks likewise."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xconsensus.datasets.images import center_crop, resize_and_crop, short_edge
+from xconsensus.datasets.images import center_crop, resize_and_crop, short_edge, upright_size
 from xconsensus.datasets.records import Dataset, Record
 from xconsensus.errors import InputError
 from xconsensus.progress import log
@@ -16,7 +18,8 @@ from xconsensus.progress import log
 class CroppedImages:
     """A data set's images with their short edge at ``resize`` and a centre crop of ``size`` pixels a side.
 
-    Resized images are kept in memory up to ``room`` bytes. With ``skip_bad``, `usable` leaves out what cannot be read.
+    What is made of them is kept in memory up to ``room`` bytes. With ``skip_bad``, `usable` leaves out what cannot be
+    read.
     """
 
     dataset: Dataset
@@ -24,18 +27,34 @@ class CroppedImages:
     size: int
     room: float = 0
     skip_bad: bool = False
-    _kept: dict[tuple[str, int], NDArray[np.uint8]] = field(default_factory=dict, repr=False)
+    _kept: dict[tuple[str, Hashable], NDArray[np.uint8]] = field(default_factory=dict, repr=False)
+    _sizes: dict[str, tuple[int, int]] = field(default_factory=dict, repr=False)
 
-    def resized(self, record: Record, resize: int) -> NDArray[np.uint8]:
-        """The whole image, RGB uint8 (H, W, 3), its short edge at ``resize``."""
-        key = (record.image_id, resize)
+    def made(
+        self, record: Record, how: Hashable, make: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+    ) -> NDArray[np.uint8]:
+        """What ``make`` makes of the whole image, RGB uint8 (H, W, 3); ``how`` equals another only if ``make`` does."""
+        key = (record.image_id, how)
         if key not in self._kept:
-            pixels = short_edge(self.dataset.image(record), resize)
+            pixels = make(self.dataset.image(record))
             if pixels.nbytes > self.room:
                 return pixels
             self.room -= pixels.nbytes
             self._kept[key] = pixels
         return self._kept[key]
+
+    def resized(self, record: Record, resize: int, interpolation: str = "bicubic") -> NDArray[np.uint8]:
+        """The whole image, RGB uint8 (H, W, 3), its short edge at ``resize``."""
+        make = partial(short_edge, size=resize, interpolation=interpolation)
+        return self.made(record, (resize, interpolation), make)
+
+    def source_size(self, record: Record) -> tuple[int, int]:
+        """Width and height of the whole image, from the file's header where the loader is known to give it as it is."""
+        if record.image_id not in self._sizes:
+            known = type(self.dataset).__module__.startswith("xconsensus.") and record.path
+            size = upright_size(Path(record.path)) if known else None
+            self._sizes[record.image_id] = size or self.dataset.image(record).shape[1::-1]
+        return self._sizes[record.image_id]
 
     def image(self, record: Record) -> NDArray[np.uint8]:
         """The image as it is explained, RGB uint8 (size, size, 3)."""

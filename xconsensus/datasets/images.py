@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from xconsensus.errors import CommonError, InputError
 
@@ -30,6 +30,16 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
     """
     with _opened(path) as image:
         return np.asarray(_to_rgb(image))
+
+
+def upright_size(path: Path) -> tuple[int, int] | None:
+    """Width and height that `read_rgb` gives, from the header; None where the image has to be decoded to tell."""
+    try:
+        with Image.open(path, formats=("JPEG",)) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+            return (image.height, image.width) if turned else image.size
+    except Exception:  # of another format, or damaged
+        return None
 
 
 def read_mask(path: Path) -> NDArray[np.uint8]:
@@ -80,7 +90,7 @@ def center_crop(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 def resize_and_crop(
     pixels: NDArray[np.uint8], resize: int, size: int, interpolation: str = "bicubic"
 ) -> NDArray[np.uint8]:
-    """Short edge to ``resize``, then the central ``size`` x ``size`` pixels: what a member sees in evaluation."""
+    """Short edge to ``resize``, then the central ``size`` x ``size`` pixels: what is explained."""
     return np.ascontiguousarray(center_crop(short_edge(pixels, resize, interpolation), size))
 
 

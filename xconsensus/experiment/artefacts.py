@@ -14,8 +14,10 @@ from xconsensus import datasets, own_code
 from xconsensus.datasets import Record
 from xconsensus.errors import ContentsError, InputError, MissingStageError, SettingsError
 from xconsensus.experiment.experiment import Experiment
+from xconsensus.experiment.rules import check_predictions_rule
 from xconsensus.explainers import own_settings
 from xconsensus.members.member import Member
+from xconsensus.members.preprocessing import rule_of_predictions, rule_of_training
 from xconsensus.members.training import Recipe
 from xconsensus.progress import log
 from xconsensus.store.contents import Contents
@@ -53,6 +55,7 @@ def weights_settings(experiment: Experiment, member: Member, recipe: Recipe, tra
         "member": member.settings(),
         "finetune": recipe.settings(),
         "seed": experiment.seed,
+        **rule_of_training(member),
     }
 
 
@@ -98,6 +101,7 @@ def prediction_settings(experiment: Experiment, member: Member, records: Sequenc
         "member": member.settings(),
         "images": len(records),
         "image_ids": hashlib.sha256(ids.encode()).hexdigest()[:16],
+        **rule_of_predictions(member),
     }
 
 
@@ -124,8 +128,11 @@ def check_predictions(
     path, made = experiment.store.predictions(split, member.name), header["settings"]
     check_settings(path, made.get("member", {}), member.settings())
     check_settings(path, made.get("dataset", {}), image_settings(experiment))
-    check_labels(experiment, split, path, header.get("ids", []), labels.tolist())
+    check_labels(experiment.inputs.labels(split), path, header.get("ids", []), labels.tolist())
     check_contents(experiment.inputs.contents(split), path, header.get("ids", []), header)
+    of_it = {*header.get("ids", [])}
+    records = [each for each in experiment.inputs.records(split) if each.image_id in of_it or not of_it]
+    check_predictions_rule(experiment, member, path, made, records)
 
 
 def check_contents(contents: Contents, path: Path, ids: Sequence[str], header: Mapping[str, Any]) -> None:
@@ -134,9 +141,8 @@ def check_contents(contents: Contents, path: Path, ids: Sequence[str], header: M
         raise ContentsError(path, changed)
 
 
-def check_labels(experiment: Experiment, split: str, path: Path, ids: Sequence[str], labels: Sequence[int]) -> None:
-    """SettingsError naming the first image of a split that has another label than in an artefact at ``path``."""
-    now = experiment.inputs.labels(split)
+def check_labels(now: Mapping[str, int], path: Path, ids: Sequence[str], labels: Sequence[int]) -> None:
+    """ContentsError naming the first image that has another label ``now`` than in an artefact at ``path``."""
     for image_id, label in zip(ids, labels, strict=False):
         if now.get(image_id, label) != label:
             difference = f"the label of image {image_id} is {label} there, {now[image_id]} now"
@@ -180,7 +186,7 @@ def explained_images(experiment: Experiment) -> list[Record]:
     if absent := [image_id for image_id in ids if image_id not in by_id]:
         raise SettingsError(path, f"image {absent[0]} is there, not in split {split} now")
     try:
-        check_labels(experiment, split, path, ids, [int(label) for label in table["label"]])
+        check_labels(experiment.inputs.labels(split), path, ids, [int(label) for label in table["label"]])
     except (ValueError, OverflowError) as error:
         raise InputError(f"{path}: a label is no whole number; remove it and run xconsensus explain") from error
     return [by_id[image_id] for image_id in ids]

@@ -1,6 +1,7 @@
 """Members of a committee: architecture, weights and preprocessing, resolved in this one place."""
 
 import hashlib
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -14,6 +15,8 @@ from xconsensus.members import timm_torchvision
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 LIBRARIES = ("timm", "torchvision", "module")
+CROP_MODES = ("center", "squash", "border")  # timm's
+_PREPROCESSING = ("input_size", "resize", "mean", "std", "interpolation")
 INTERPOLATIONS = ("bilinear", "bicubic")  # those that torch can smooth before it shrinks an image
 
 
@@ -25,8 +28,10 @@ class Member:
     ``path/to/file.py:Class``: code that the user names and that is run. ``weights`` is a file of trained weights, of
     which ``weights_key`` names the state dict where the file holds several, ``pretrained`` a weights tag of the library
     (True for its default), read from ``pretrained_file`` where there is one, else through the library's own cache;
-    neither means random weights, to be trained. ``resize``, ``input_size`` (pixels), ``mean``, ``std`` (of RGB in 0..1)
-    and ``interpolation`` are the member's own preprocessing.
+    neither means random weights, to be trained. The member's own preprocessing are ``resize``, ``input_size`` (pixels),
+    ``mean``, ``std`` (of RGB in 0..1), ``interpolation`` and ``crop_mode``: center crops from the short edge at
+    ``resize``, squash from both edges, border from the long edge, with borders of the colour ``mean``. Where they are
+    the library's, ``as_library``, images are resized and cut as it does it; the others' crops lie as what is explained.
     """
 
     name: str
@@ -43,6 +48,8 @@ class Member:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     interpolation: str = "bicubic"
+    crop_mode: str = "center"
+    as_library: bool = False
 
     def weights_file(self) -> Path | None:
         """The file that the weights are read from, None without one; InputError naming the member that lacks it."""
@@ -54,6 +61,8 @@ class Member:
 
     def settings(self) -> dict[str, Any]:
         """All that shapes the member's outputs, without folders: weights of a file are named by their digest.
+
+        ``crop_mode`` shapes predictions only (`preprocessing.rule_of_predictions`): explained crops are the data set's.
 
         Raises InputError naming the member whose file is missing.
         """
@@ -72,7 +81,7 @@ class Member:
         return settings | ({"weights_key": self.weights_key} if self.weights_key else {})
 
 
-_FIELDS = tuple(name for name in Member.__dataclass_fields__ if name not in ("name", "pretrained_file"))
+_FIELDS = tuple(name for name in Member.__dataclass_fields__ if name not in ("name", "pretrained_file", "as_library"))
 
 
 def members_of(
@@ -83,11 +92,13 @@ def members_of(
     resize: int,
     weights_dir: str | None = None,
     known: Collection[str] = (),
+    trained: bool = False,
 ) -> list[Member]:
     """The members of a committee, in the order of ``specifications``.
 
     A ``pretrained`` member takes the preprocessing of its weights from the library, key by key unless it says
-    otherwise; of the others, one without its own sizes takes the data set's, in pixels and in proportion.
+    otherwise, and so does one of timm or torchvision with a file of ``weights`` that of its architecture, unless it is
+    ``trained``; of the others, one without its own sizes takes the data set's, in pixels and in proportion.
 
     Parameters
     ----------
@@ -97,6 +108,7 @@ def members_of(
     weights_dir : the folder of relative weights files and .py files, and of <member>.safetensors, .pth or .pt: files
         to read in place of a pretrained member's download.
     known : members whose model is known to exist: to look one up is to import its library, which takes seconds.
+    trained : whether members are trained on the data set before they are used: files then hold what that starts from.
 
     No network is built and nothing downloaded. Raises InputError naming the member for unknown keys, models,
     libraries or weights tags. A missing weights file is the error of who uses the member: others can do without it.
@@ -105,13 +117,13 @@ def members_of(
         raise InputError("the committee is empty: name at least one member in committee.members or committee.catalogue")
     members = []
     for name, given in specifications.items():
-        members.append(_member(name, {**defaults, **(given or {})}, size, resize, weights_dir))
+        members.append(_member(name, {**defaults, **(given or {})}, size, resize, weights_dir, trained))
         if name not in known:
             check_model(members[-1])
     return members
 
 
-def _member(name: str, spec: dict[str, Any], size: int, resize: int, weights_dir: str | None) -> Member:
+def _member(name: str, spec: dict[str, Any], size: int, resize: int, weights_dir: str | None, trained: bool) -> Member:
     if unknown := sorted(set(spec) - set(_FIELDS)):
         raise InputError(f"member {name}: unknown key {unknown[0]!r}{nearest(unknown[0], _FIELDS)}")
     if absent := [key for key in ("library", "model") if not spec.get(key)]:
@@ -127,31 +139,58 @@ def _member(name: str, spec: dict[str, Any], size: int, resize: int, weights_dir
         spec["model"] = str(folder / spec["model"])
     if "weights" in spec:
         spec["weights"] = str(folder / spec["weights"])
-    if spec.get("pretrained"):
-        found = timm_torchvision.preprocessing(name, spec["library"], spec["model"], spec["pretrained"])
-        size, resize = found.pop("input_size"), found.pop("resize")
+    _check_sizes(name, spec)
+    resize_given = "resize" in spec
+    if found := _of_the_library(name, spec, trained):
+        size, resize, spec["as_library"] = found.pop("input_size"), found.pop("resize"), True
+        if resize_given:  # the short edge's
+            del found["crop_mode"]
         spec = {**found, **spec, "kwargs": {**found["kwargs"], **spec.get("kwargs", {})}}
+    if spec.get("pretrained"):
         if "weights" in spec:  # in place of the library's
             spec["pretrained"] = False
         elif weights_dir:
             spec["pretrained_file"] = timm_torchvision.local_file(name, folder)
     if "weights_key" in spec and not (spec.get("weights") or spec.get("pretrained_file")):
         raise InputError(f"member {name}: weights_key={spec['weights_key']} is of no use without weights: FILE")
-    _check_sizes(name, spec)
     input_size = spec.setdefault("input_size", size)
     spec.setdefault("resize", round(resize * input_size / size))
-    for key in ("mean", "std"):
-        if key in spec:
-            spec[key] = tuple(float(value) for value in spec[key])
-            if len(spec[key]) != 3:
-                raise InputError(f"member {name}: {key} needs three numbers (R, G, B), has {len(spec[key])}")
-    if min(spec.get("std", IMAGENET_STD)) <= 0:
-        raise InputError(f"member {name}: std needs positive numbers, has {list(spec['std'])}")
-    if (mode := spec.get("interpolation", "bicubic")) not in INTERPOLATIONS:
-        raise InputError(f"member {name}: interpolation={mode} is none of {', '.join(INTERPOLATIONS)}")
-    if spec["resize"] < spec["input_size"]:
+    _check_colours(name, spec)
+    for key, known in (("interpolation", INTERPOLATIONS), ("crop_mode", CROP_MODES)):
+        if spec.get(key, known[0]) not in known:
+            raise InputError(f"member {name}: {key}={spec[key]} is none of {', '.join(known)}")
+    if resize_given and spec["resize"] < spec["input_size"]:  # some of timm's own weights do see borders
         raise InputError(f"member {name}: resize={spec['resize']} is less than input_size={input_size}")
     return Member(name=name, **spec)
+
+
+def _of_the_library(name: str, spec: Mapping[str, Any], trained: bool) -> dict[str, Any]:
+    """The preprocessing that the library has for the member's weights, or for its architecture; empty without one."""
+    library, model = spec["library"], spec["model"]
+    if spec.get("pretrained"):
+        return timm_torchvision.preprocessing(name, library, model, spec["pretrained"])
+    if "weights" not in spec or trained or library == "module" or all(key in spec for key in _PREPROCESSING):
+        return {}
+    return timm_torchvision.of_the_architecture(name, library, model)
+
+
+def _check_colours(name: str, spec: dict[str, Any]) -> None:
+    """Make ``mean`` and ``std`` tuples; InputError unless they are three numbers of RGB in 0..1."""
+    for key in {"mean", "std"}.intersection(spec):
+        values = spec[key] if isinstance(spec[key], list | tuple) else [spec[key]]
+        if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
+            raise InputError(f"member {name}: {key}={spec[key]} are not three numbers (R, G, B)")
+        if len(values) != 3:
+            raise InputError(f"member {name}: {key} needs three numbers (R, G, B), has {len(values)}")
+        spec[key] = tuple(float(value) for value in values)
+    mean, std = spec.get("mean", IMAGENET_MEAN), spec.get("std", IMAGENET_STD)
+    if min(std) <= 0:
+        raise InputError(f"member {name}: std needs positive numbers, has {list(std)}")
+    if max(*mean, *std) > 1:
+        wrong = {"mean": mean} if max(mean) > 1 else {}
+        wrong |= {"std": std} if max(std) >= 1 else {}
+        right = ", ".join(f"{key}: {[round(value / 255, 6) for value in values]}" for key, values in wrong.items())
+        raise InputError(f"member {name}: {' and '.join(wrong)} are of RGB in 0..255; of RGB in 0..1 write {right}")
 
 
 def _check_words(name: str, spec: Mapping[str, Any]) -> None:

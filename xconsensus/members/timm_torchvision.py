@@ -58,27 +58,60 @@ def if_it_is_a_tag(library: str, model: str, word: str) -> str:
 
 
 def preprocessing(name: str, library: str, model: str, tag: str | bool) -> dict[str, Any]:
-    """What the weights expect: input_size, resize (pixels), mean, std (RGB, 0..1), interpolation; kwargs of the model.
+    """What the weights expect: the keys of a member's preprocessing, and kwargs of the model.
 
-    Raises InputError for a tag that does not exist, with the nearest that do.
+    Raises InputError for a tag that does not exist, with the nearest that do, and for weights that see no squares.
     """
-    kwargs: dict[str, Any] = {}
-    match library:
-        case "timm":
-            cfg = _timm_cfg(name, model, tag)
-            size = cfg.input_size[-1]
-            resize, interpolation = math.floor(size / cfg.crop_pct), cfg.interpolation  # rounded as timm does
-            mean, std = cfg.mean, cfg.std
-        case "torchvision":
-            transforms = torchvision_weights(name, model, tag).transforms()
-            (size,), (resize,) = transforms.crop_size, transforms.resize_size
-            mean, std, interpolation = transforms.mean, transforms.std, transforms.interpolation.value
-            if model in WITH_AUXILIARY_HEADS:
-                kwargs = {"aux_logits": False, "transform_input": True}
-        case _:
-            raise InputError(f"member {name}: library={library} has no pretrained weights, use weights=FILE")
-    found = {"input_size": size, "resize": resize, "mean": mean, "std": std, "interpolation": interpolation}
-    return {**found, "kwargs": kwargs}
+    if library == "timm":
+        return _of_timm(name, _timm_cfg(name, model, tag))
+    if library == "torchvision":
+        kwargs = {"aux_logits": False, "transform_input": True} if model in WITH_AUXILIARY_HEADS else {}
+        return _of_torchvision(torchvision_weights(name, model, tag)) | {"kwargs": kwargs}
+    raise InputError(f"member {name}: library={library} has no pretrained weights, use weights=FILE")
+
+
+def of_the_architecture(name: str, library: str, model: str) -> dict[str, Any]:
+    """What weights of the model expect unless more is known, as `preprocessing`: what its library has as its default,
+    of timm by the name's tag where it has one. Empty where it has none.
+
+    Raises InputError for a model that does not exist.
+    """
+    check_model(name, library, model)
+    if library == "torchvision":
+        from xconsensus.compat import torchvision
+
+        tags = torchvision.models.get_model_weights(model)
+        return _of_torchvision(tags.DEFAULT) if "DEFAULT" in tags.__members__ else {}
+    import timm
+
+    try:
+        cfg = timm.get_pretrained_cfg(model)
+    except RuntimeError:  # of a tag that does not exist: who builds the network says so
+        cfg = None
+    return _of_timm(name, cfg) if cfg else {}
+
+
+def _of_timm(name: str, cfg: Any) -> dict[str, Any]:
+    from timm.data import resolve_data_config
+
+    found = resolve_data_config(pretrained_cfg=cfg.to_dict())
+    _, height, width = found["input_size"]
+    if height != width:
+        raise InputError(f"member {name}: {cfg.architecture} sees {width}x{height} pixels, members see squares")
+    resize = math.floor(width / found["crop_pct"])  # rounded as timm does
+    return {key: found[key] for key in ("mean", "std", "interpolation", "crop_mode")} | {
+        "input_size": width,
+        "resize": resize,
+        "kwargs": {},
+    }
+
+
+def _of_torchvision(weights: Any) -> dict[str, Any]:
+    found = weights.transforms()
+    (size,), (resize,) = found.crop_size, found.resize_size
+    colours = {"mean": found.mean, "std": found.std}
+    how = {"interpolation": found.interpolation.value, "crop_mode": "center", "kwargs": {}}
+    return {"input_size": size, "resize": resize, **colours, **how}
 
 
 def how_to_get(name: str, library: str, model: str, tag: str | bool) -> str:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from xconsensus.datasets import Record
-from xconsensus.datasets.images import center_crop
 from xconsensus.errors import InputError
 from xconsensus.experiment.artefacts import (
     check_predictions,
@@ -21,6 +21,7 @@ from xconsensus.experiment.artefacts import (
     with_trained_weights,
 )
 from xconsensus.experiment.experiment import Experiment, start
+from xconsensus.experiment.rules import check_training_rule
 from xconsensus.jobs.failures import Failures
 from xconsensus.jobs.memory import is_out_of_memory, release_freed_memory, within_memory
 from xconsensus.jobs.shares import own_share
@@ -28,6 +29,7 @@ from xconsensus.jobs.worklog import Worklog
 from xconsensus.members.costs import operations_a_pass, rehearsal, seconds_a_pass
 from xconsensus.members.member import Member
 from xconsensus.members.network import Network, network_of
+from xconsensus.members.preprocessing import described, pixels_by, rule_of_predictions, rule_of_training, view
 from xconsensus.members.training import Images, Recipe, State, train
 from xconsensus.progress import counter, log
 from xconsensus.scores.accuracy import accuracy
@@ -54,6 +56,7 @@ def finetune(experiment: Experiment) -> None:
     training = experiment.inputs.records("train") if trained else []
     if any(record.label < 0 for record in training):
         raise InputError("labels of training images are unknown: set committee.finetune=false, or dataset.labels")
+    _say_what_is_seen(experiment, members)
     if experiment.config["dry_run"]:
         _plan(experiment, members, recipe, training, records)
         return
@@ -73,6 +76,17 @@ def finetune(experiment: Experiment) -> None:
         release_freed_memory()
     failures.report()
     log.info(f"finetune: {len(members)} members ready, their predictions written")
+
+
+def _say_what_is_seen(experiment: Experiment, members: Sequence[Member]) -> None:
+    """A line for each preprocessing, with the members that share it, and one for what is explained."""
+    alike: dict[str, list[str]] = {}
+    for member in members:
+        alike.setdefault(described(member), []).append(member.name)
+    for preprocessing, names in alike.items():
+        log.info(f"predicted from {preprocessing}: {', '.join(names)}")
+    size, resize = experiment.images.size, experiment.images.resize
+    log.info(f"explained is {size}x{size} of short edge {resize} (bicubic), for all members alike")
 
 
 def own_members(experiment: Experiment) -> list[Member]:
@@ -111,15 +125,17 @@ def train_member(
     path, checkpoint = experiment.store.weights(member.name), experiment.store.checkpoint(member.name)
     settings = weights_settings(experiment, member, recipe, len(training))
     notes = training_note(experiment)
-    if is_trained(experiment, path, settings):
+    is_trained = partial(_is_trained, experiment, member, settings, training)
+    if is_trained(path):
         remove(checkpoint)
         return
     worklog.begin()
     usable = experiment.images.usable(training)
-    images = Images(lambda i: experiment.images.resized(usable[i], member.resize), [record.label for record in usable])
+    read = partial(_resized, experiment, member, usable)
+    images = Images(read, [record.label for record in usable])
     torch.manual_seed(seed_of(experiment.seed, member.name, "weights"))
     network = network_of(member, len(experiment.dataset.classes), experiment.device, new_head=True)
-    state = _restore(checkpoint) if is_trained(experiment, checkpoint, settings) else State()
+    state = _restore(checkpoint) if is_trained(checkpoint) else State()
     with counter(title, recipe.epochs, "epochs", experiment.config["progress"]) as count:
         count.add(state.epoch)
         try:
@@ -136,15 +152,23 @@ def train_member(
     remove(checkpoint)
 
 
-def is_trained(experiment: Experiment, path: Path, settings: dict[str, Any]) -> bool:
-    """Whether weights, or a checkpoint, at ``path`` are of these settings and of the training images."""
+def _resized(experiment: Experiment, member: Member, records: Sequence[Record], index: int) -> NDArray[np.uint8]:
+    """What training crops one of the images from: large enough also for members that see borders in evaluation."""
+    return experiment.images.resized(records[index], max(member.resize, member.input_size), member.interpolation)
+
+
+def _is_trained(
+    experiment: Experiment, member: Member, settings: dict[str, Any], training: Sequence[Record], path: Path
+) -> bool:
+    """Whether a member's weights, or its checkpoint, at ``path`` are of these settings and training images."""
 
     def check() -> None:
         header = verify(path)
         made = header["settings"]
         if made.get("finetune", {}).get("keep") == "last":  # whatever share was to be held out, none was
             made["finetune"]["validation"] = settings["finetune"]["validation"]
-        check_settings(path, made, settings)
+        check_settings(path, {**rule_of_training(member), **made}, settings)
+        check_training_rule(experiment, member, path, made, training)
         check_training(experiment, path, header)
 
     return is_made(path, check, experiment.config["overwrite"])
@@ -189,7 +213,7 @@ def predict_member(
 
     def check() -> None:
         tensors, header = read_whole(path, "probabilities", "labels")
-        check_settings(path, header["settings"], settings)
+        check_settings(path, {**rule_of_predictions(member), **header["settings"]}, settings)
         check_predictions(experiment, member, split, header, tensors["labels"])
 
     if is_made(path, check, experiment.config["overwrite"]):
@@ -223,8 +247,9 @@ def _predict(experiment: Experiment, network: Network, records: Sequence[Record]
     with counter(title, len(records), "images", experiment.config["progress"]) as count, torch.inference_mode():
         for first in range(0, len(records), size):
             batch = records[first : first + size]
-            whole = (experiment.images.resized(record, member.resize) for record in batch)
-            crops = torch.from_numpy(np.stack([center_crop(pixels, member.input_size) for pixels in whole]))
+            made = partial(experiment.images.made, how=pixels_by(member))
+            views = [made(record, make=partial(_view, member, record)) for record in batch]
+            crops = torch.from_numpy(np.stack(views))
             compute = partial(_probabilities, network, crops.permute(0, 3, 1, 2))
             probabilities, at_a_time = within_memory(compute, at_a_time, member.name, "finetune.eval_batch_size")
             found.append(probabilities)
@@ -232,6 +257,14 @@ def _predict(experiment: Experiment, network: Network, records: Sequence[Record]
                 raise InputError(f"member {member.name} returns NaN for image {batch[bad[0]].image_id}")
             count.add(len(batch))
     return torch.cat(found)
+
+
+def _view(member: Member, record: Record, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """`view` of the image's pixels; its InputError names member and image."""
+    try:
+        return view(member, pixels)
+    except InputError as error:
+        raise InputError(f"member {member.name}: image {record.image_id} {error}") from error
 
 
 def _probabilities(network: Network, images: torch.Tensor, at_a_time: int) -> torch.Tensor:
@@ -256,7 +289,7 @@ def _plan(
         with failures.of(member.name):
             path = experiment.store.weights(member.name)
             settings = weights_settings(experiment, member, recipe, len(training)) if new_head else {}
-            trained = new_head and is_trained(experiment, path, settings)
+            trained = new_head and _is_trained(experiment, member, settings, training, path)
             ready = rehearsal(with_trained_weights(experiment, member) if trained else member)
             network = network_of(ready, classes, experiment.device, new_head)
             steps = recipe.epochs * len(training) if new_head and not trained else 0
