@@ -15,8 +15,8 @@ from xconsensus.errors import InputError, nearest
 
 __all__ = ["Dataset", "Record", "SeveralObjects", "image_settings", "load", "mask_settings"]
 
-# keys of the dataset group that are no arguments of a loader, but for ``resize`` where it is one
-_OF_GROUP = ("name", "loader", "size", "resize", "explain_split")
+# keys of the dataset group that are no arguments of a loader, but for those that are where it names them
+_OF_GROUP = ("name", "loader", "size", "resize", "white", "explain_split")
 # keys that in own loaders, which need not say which of theirs shape an image or a mask, are taken to shape no image
 _OF_FILES = ("root", "download", "devkit", "classes", "splits")
 _OF_MASKS = ("masks", "mask_threshold", "mask_tolerance", "mask_values")
@@ -25,7 +25,8 @@ _OF_MASKS = ("masks", "mask_threshold", "mask_tolerance", "mask_values")
 def image_settings(dataset: Dataset, group: Mapping[str, Any]) -> dict[str, Any]:
     """What of the config's dataset ``group`` shapes an image's pixels: what artefacts of images are compared by."""
     every = [key for key in group if key not in (*_OF_GROUP, *_OF_FILES, *_OF_MASKS)]
-    keys = ("size", "resize", *getattr(dataset, "image_keys", every))
+    white = ["white"] * (group.get("white") is not None)  # that artefacts without it stay what they are
+    keys = ("size", "resize", *white, *getattr(dataset, "image_keys", every))
     return {**{key: group[key] for key in keys if key in group}, "loader": own_code.settled(group["loader"])}
 
 
@@ -73,8 +74,8 @@ def _arguments(loader: Any, group: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of the group that are the loader's own."""
     settings = {key: value for key, value in group.items() if key not in _OF_GROUP}
     with suppress(TypeError, ValueError):  # no signature to look at
-        if "resize" in inspect.signature(loader).parameters and "resize" in group:
-            settings["resize"] = group["resize"]
+        named = inspect.signature(loader).parameters
+        settings.update({key: group[key] for key in ("resize", "white") if key in named and key in group})
     return settings
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
+from xconsensus.datasets.depth import UnknownWhiteError, depth_of, to_bytes
+from xconsensus.datasets.records import Record
 from xconsensus.errors import CommonError, InputError
 
 RESAMPLING: Mapping[str, Image.Resampling] = {
@@ -16,20 +18,53 @@ RESAMPLING: Mapping[str, Image.Resampling] = {
     "bicubic": Image.Resampling.BICUBIC,
     "nearest": Image.Resampling.NEAREST,
 }
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+_AVIF = ("AVIF",) if features.check("avif") else ()  # from Pillow 11.3 on, where it was built with it
+_NAMES = "bmp gif jfif jif jpe jpeg jpg pbm pgm png pnm ppm tif tiff webp"
+SUFFIXES = frozenset(f".{name.lower()}" for name in (*_NAMES.split(), *_AVIF))
 # Pillow looks at the content, not at the suffix, and knows formats that start other programs (EPS: Ghostscript)
-_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP", *_AVIF)
 
 
-def read_rgb(path: Path) -> NDArray[np.uint8]:
+def read_rgb(path: Path, white: float | None = None) -> NDArray[np.uint8]:
     """The image in ``path`` as RGB uint8 of shape (H, W, 3), turned upright by its EXIF orientation.
 
-    Palette, grey, CMYK and 16-bit images are converted; transparent pixels are laid on white.
+    Palette, grey and CMYK images are converted; transparent pixels are laid on white. In files of more than 8 bits a
+    channel the value ``white`` is white; with None what the file declares, or what its values leave no doubt about.
 
-    Raises InputError naming the file when it is missing, empty, truncated, too large or no image.
+    Raises InputError naming the file when it is missing, empty, truncated, too large or no image, or when it cannot be
+    told what is white in it.
     """
-    with _opened(path) as image:
-        return np.asarray(_to_rgb(image))
+    with _file(path) as image:
+        if depth := depth_of(image):
+            image = to_bytes(image, depth, white)
+        return np.asarray(_to_rgb(_upright(image)))
+
+
+def reads_otherwise(path: Path, white: float | None = None) -> bool:
+    """Whether `read_rgb` gives other pixels, or none, than it did before files were asked what is white in them.
+
+    Files of 8 bits a channel are only opened, not decoded. Raises InputError for what cannot be read at all.
+    """
+    with _file(path) as image:
+        if not depth_of(image):
+            return False
+        before = np.asarray(_to_rgb(_upright(image)))
+    try:
+        return not np.array_equal(read_rgb(path, white), before)
+    except InputError:
+        return True
+
+
+class ImageFiles:
+    """Of data sets whose images are files: ``white`` is the value that is white in those of more than 8 bits a channel
+    (``dataset.white``), None where they tell it.
+    """
+
+    white: float | None = None
+
+    def image(self, record: Record) -> NDArray[np.uint8]:
+        """RGB uint8 (H, W, 3), upright; InputError naming the file that cannot be read."""
+        return read_rgb(Path(record.path), self.white)
 
 
 def read_mask(path: Path) -> NDArray[np.uint8]:
@@ -89,6 +124,7 @@ def _size(shape: tuple[int, ...]) -> str:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    """RGB of any mode; of those with more than 8 bits, as files were read before their depth was looked at."""
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):  # 16-bit grey in files of the older kind, or floats already in 0..255
@@ -104,13 +140,26 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """The first frame of an image file, decoded and upright; a failure, also of the body, is a line with its name."""
+    with _file(path) as image:
+        yield _upright(image)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()
+    return ImageOps.exif_transpose(image)
+
+
+@contextmanager
+def _file(path: Path) -> Iterator[Image.Image]:
+    """An image file of a size that is taken, not decoded yet; a failure, also of the body, is a line with its name."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd EXIF and TIFF tags are the file's business, not the user's
             with Image.open(path, formats=_FORMATS) as image:
                 _check_size(image)
-                image.load()
-                yield ImageOps.exif_transpose(image)
+                yield image
+    except UnknownWhiteError as error:
+        raise CommonError(f"{path}: {error}") from error
     except Exception as error:  # decoders of hostile files raise nearly anything
         raise CommonError(f"{path}: cannot be read as an image ({_reason(path, error)})") from error
 
