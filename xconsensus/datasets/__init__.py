@@ -10,6 +10,9 @@ from functools import partial
 from typing import Any
 
 from xconsensus import own_code
+from xconsensus.datasets.files import check_name
+from xconsensus.datasets.images import ImageFiles
+from xconsensus.datasets.own import OwnDataset, OwnSeveralObjects
 from xconsensus.datasets.records import Dataset, Record, SeveralObjects
 from xconsensus.errors import InputError, nearest
 
@@ -61,12 +64,20 @@ def load(group: Mapping[str, Any]) -> Dataset:
         "oxford_pets": OxfordPets,
         "shapes": Shapes,
     }
-    loader = group["loader"]
+    loader, white = group["loader"], group.get("white")
+    if white is not None and (isinstance(white, bool) or not isinstance(white, int | float) or not white > 0):
+        raise InputError(f"dataset.white={white} is not a positive number: the value that is white in image files")
+    for key in ("root", "masks"):
+        check_name(str(group.get(key)))
     if own_code.is_own(loader):
         return _own(loader, group)
     if loader not in loaders:
         raise InputError(f"dataset.loader={loader}: unknown{nearest(loader, loaders)}")
     dataset: Dataset = loaders[loader](**_arguments(loaders[loader], group))
+    if isinstance(dataset, ImageFiles):
+        dataset.white = white
+    elif white is not None:
+        raise InputError(f"dataset.white={white}: {loader} reads no image files; leave it out")
     return dataset
 
 
@@ -81,8 +92,11 @@ def _arguments(loader: Any, group: Mapping[str, Any]) -> dict[str, Any]:
 
 def _own(loader: str, group: Mapping[str, Any]) -> Dataset:
     made = own_code.load(loader, "dataset.loader")
+    arguments = _arguments(made, group)
+    if group.get("white") is not None and "white" not in arguments:
+        raise InputError(f"dataset.white={group['white']}: {loader} has no argument white; leave it out")
     try:
-        dataset: Dataset = made(**_arguments(made, group))
+        dataset = made(**arguments)
     except TypeError as error:
         raise InputError(
             f"dataset.loader={loader}: {error}; the keys of the dataset group are its arguments"
@@ -90,4 +104,4 @@ def _own(loader: str, group: Mapping[str, Any]) -> Dataset:
     for part in ("classes", "has_masks", "records", "image", "mask"):
         if not hasattr(dataset, part):
             raise InputError(f"dataset.loader={loader}: has no {part}; see docs/extending.md")
-    return dataset
+    return (OwnSeveralObjects if hasattr(dataset, "instances") else OwnDataset)(dataset, loader)

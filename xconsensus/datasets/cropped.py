@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from xconsensus.datasets.images import center_crop, resize_and_crop, short_edge
+from xconsensus.datasets.images import center_crop, check_resized, resize_and_crop, short_edge
 from xconsensus.datasets.records import Dataset, Record
-from xconsensus.errors import InputError
+from xconsensus.errors import CommonError, InputError
 from xconsensus.progress import log
 
 
@@ -16,7 +16,8 @@ from xconsensus.progress import log
 class CroppedImages:
     """A data set's images with their short edge at ``resize`` and a centre crop of ``size`` pixels a side.
 
-    Resized images are kept in memory up to ``room`` bytes. With ``skip_bad``, `usable` leaves out what cannot be read.
+    Resized images are kept in memory up to ``room`` bytes. With ``skip_bad``, `usable` leaves out what cannot be read,
+    or were huge at ``largest``, the largest ``resize`` that is asked for.
     """
 
     dataset: Dataset
@@ -24,13 +25,19 @@ class CroppedImages:
     size: int
     room: float = 0
     skip_bad: bool = False
-    _kept: dict[tuple[str, int], NDArray[np.uint8]] = field(default_factory=dict, repr=False)
+    largest: int = 0
+    _kept: dict[tuple[Record, int], NDArray[np.uint8]] = field(default_factory=dict, repr=False)
 
     def resized(self, record: Record, resize: int) -> NDArray[np.uint8]:
         """The whole image, RGB uint8 (H, W, 3), its short edge at ``resize``."""
-        key = (record.image_id, resize)
+        key = (record, resize)
         if key not in self._kept:
-            pixels = short_edge(self.dataset.image(record), resize)
+            pixels = self.dataset.image(record)
+            try:
+                check_resized(pixels.shape, max(resize, self.largest))
+            except InputError as error:
+                raise CommonError(f"{record.path or record.image_id}: {error}") from error
+            pixels = short_edge(pixels, resize)
             if pixels.nbytes > self.room:
                 return pixels
             self.room -= pixels.nbytes

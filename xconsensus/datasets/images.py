@@ -25,6 +25,9 @@ SUFFIXES = frozenset(f".{name.lower()}" for name in (*_NAMES.split(), *_AVIF))
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP", *_AVIF)
 
 
+MOST_PIXELS = 2**26  # of a resized image: 200 MB in bytes
+
+
 def read_rgb(path: Path, white: float | None = None) -> NDArray[np.uint8]:
     """The image in ``path`` as RGB uint8 of shape (H, W, 3), turned upright by its EXIF orientation.
 
@@ -106,6 +109,16 @@ def short_edge(pixels: NDArray[np.uint8], size: int, interpolation: str = "bicub
     return np.asarray(Image.fromarray(pixels).resize(shape, RESAMPLING[interpolation]))
 
 
+def check_resized(shape: tuple[int, ...], size: int) -> None:
+    """InputError for an image of ``shape`` (H, W, ...) that were huge once its shorter edge is resized to ``size``."""
+    height, width = shape[:2]
+    if (pixels := height * width * (size / min(height, width)) ** 2) > MOST_PIXELS:
+        raise InputError(
+            f"{_size(shape)} pixels become {pixels / 1e6:.0f} million with the short edge at {size}, more than the"
+            f" {MOST_PIXELS / 1e6:.0f} million that are taken: crop or remove it"
+        )
+
+
 def center_crop(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """The central ``size`` x ``size`` pixels of an image or mask at least that large."""
     top, left = (pixels.shape[0] - size) // 2, (pixels.shape[1] - size) // 2
@@ -131,6 +144,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         values = np.asarray(image, dtype=np.float64)
         scale = 1 / 257 if values.max(initial=0) > 255 else 1.0
         return Image.fromarray(np.clip(values * scale, 0, 255).astype(np.uint8)).convert("RGB")
+    return on_white(image)
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """RGB of an image of 8 bits a channel, transparent pixels laid on white."""
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")

@@ -110,7 +110,6 @@ def open_experiment(values: Mapping[str, Any]) -> Experiment:
     device = device_of(values["device"])
     dataset = datasets.load(group)
     room, skip = values["finetune"]["cache_gib"] * 2**30, values["on_bad_image"] == "skip"
-    images = CroppedImages(dataset, group["resize"], group["size"], room, skip)
     store = Store(Path(values["output_dir"]), group["name"])
     store.images(committee["name"])  # a name that can be no file stops here
     specifications = catalogue.specifications(committee)
@@ -123,6 +122,8 @@ def open_experiment(values: Mapping[str, Any]) -> Experiment:
         known=[name for name in specifications if store.predictions("test", name).is_file()],  # these were built once
     )
     _check_committee(committee, members)
+    largest = max(group["resize"], *(member.resize for member in members))
+    images = CroppedImages(dataset, group["resize"], group["size"], room, skip, largest)
     return Experiment(values, dataset, images, tuple(members), store, device)
 
 
