@@ -1,7 +1,7 @@
 """COCO: photographs of several objects, each with its mask (Lin et al. 2014); the paper's figure 9."""
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -149,6 +149,9 @@ def _parse(path: Path) -> tuple[tuple[str, ...], dict[str, _Image]]:
         names = dict(sorted((int(category["id"]), str(category["name"])) for category in content["categories"]))
         index = {number: position for position, number in enumerate(names)}
         images = {entry["id"]: _sized(int(entry["height"]), int(entry["width"])) for entry in content["images"]}
+        names_of_files = [str(entry["file_name"]) for entry in content["images"]]
+        if twice := [name for name, count in Counter(names_of_files).items() if count > 1]:
+            raise ValueError(f"it names image {twice[0]} twice")
         for entry in content["annotations"]:
             annotation = _Annotation(index[entry["category_id"]], float(entry["area"]), entry["segmentation"])
             images[entry["image_id"]].annotations.append(annotation)

@@ -7,6 +7,7 @@ doubt about; otherwise the user is asked: 12 bits in a file of 16 would be all b
 import re
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,11 +42,11 @@ class Depth:
     by: str = ""
 
 
-def depth_of(image: Any) -> Depth | None:
-    """The depth of an image file just opened, by its header alone; None for unsigned values of at most 8 bits."""
+def depth_of(image: Any, path: Path) -> Depth | None:
+    """The depth of the image file ``path`` just opened, by its header alone; None for at most 8 bits without a sign."""
     match image.format:
         case "PNG" if ";16" in str(image.tile[0].args):
-            bits = _significant_bits(image.filename)
+            bits = _significant_bits(path)
             return Depth("u", 16, 2**bits - 1 if bits < 16 else None, "sBIT")
         case "PPM" if image.mode == "F":
             return Depth("f", 32)
@@ -61,22 +62,22 @@ def depth_of(image: Any) -> Depth | None:
     return None
 
 
-def to_bytes(image: Any, depth: Depth, white: float | None) -> Image.Image:
-    """An image file just opened, whose `depth_of` is ``depth``, in 8 bits a channel; not yet turned upright.
+def to_bytes(image: Any, path: Path, depth: Depth, white: float | None) -> Image.Image:
+    """The image file ``path`` just opened, whose `depth_of` is ``depth``, in 8 bits a channel; not yet turned upright.
 
     Raises ValueError, a line without the file's name; an UnknownWhiteError asks for ``white``.
     """
     mode, several = str(image.mode), len(image.getbands()) > 1
-    values = _samples(image, depth, exact=white is not None or depth.white is not None)
-    colours = values[..., :-1] if mode in ("LA", "RGBA") else values
+    values = _samples(image, path, depth, exact=white is not None or depth.white is not None)
+    colours = values[..., :-1] if mode == "RGBA" else values
     given, white = white, _white(colours, depth, white)
     if not (given or depth.white or _dark) and depth.kind == "u" and 0 < (brightest := colours.max()) < white / 4:
-        _dark.append(image.filename)
-        log.info(f"{image.filename} is dark, {brightest} of {white:g}: if white is less, say so as dataset.white")
+        _dark.append(str(path))
+        log.info(f"{path} is dark, {brightest} of {white:g}: if white is less, say so as dataset.white")
     if depth.by == "maxval" and not several and not given:  # as Pillow reads it
         values, white = np.rint(values / white * 65535), 65535
     pixels = _scaled(values, white)
-    if mode in ("LA", "RGBA") and values[..., -1].max(initial=0) > white:
+    if mode == "RGBA" and values[..., -1].max(initial=0) > white:
         pixels[..., -1] = _scaled(values[..., -1], 65535)
     if image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0:
         pixels = 255 - pixels
@@ -148,27 +149,27 @@ def _scaled(values: NDArray[Any], white: float) -> NDArray[np.uint8]:
 # --- samples ---
 
 
-def _samples(image: Any, depth: Depth, exact: bool) -> NDArray[Any]:
+def _samples(image: Any, path: Path, depth: Depth, exact: bool) -> NDArray[Any]:
     """The file's own values, (H, W) or (H, W, channels); unless ``exact`` only their high bytes where these suffice."""
     if image.format == "PPM" and depth.kind == "u":
-        return _netpbm(image)
+        return _netpbm(image, path)
     if len(image.getbands()) > 1:
-        return _two_bytes(image, exact)
+        return _two_bytes(image, path, exact)
     values = np.asarray(image)
     if depth.kind == "u" and values.dtype == np.int32:  # Pillow knows signed ones only
         return values.view(np.uint32)
     return values.view(np.int8) if values.dtype == np.uint8 else values.astype(values.dtype.newbyteorder("="))
 
 
-def _two_bytes(image: Any, exact: bool) -> NDArray[np.uint16]:
+def _two_bytes(image: Any, path: Path, exact: bool) -> NDArray[np.uint16]:
     """Several channels of 16 bits, of which Pillow keeps the high byte: read again with the order of bytes turned."""
     modes = [_raw_mode(tile) for tile in image.tile]
     fixed = "RGBa" in modes[0] or (image.tile[0].codec_name == "libtiff" and image.tag_v2.get(_PLANAR) == 2)
     order = "L" if image.format == "TIFF" and image.tag_v2.prefix == b"II" else "B"
-    if image.mode == "LA":  # no raw mode of Pillow gives the low bytes
-        image._mode, image.tile = "RGBA", [_with_mode(tile, "RGBA") for tile in image.tile]
+    if modes[0] == "LA;16B":  # no raw mode has its low bytes: read each byte as a channel
+        image.tile = [_with_mode(tile, "RGBA") for tile in image.tile]
         both = np.asarray(image).astype(np.uint16)
-        return np.asarray(both[..., ::2] << 8 | both[..., 1::2], np.uint16)
+        return np.asarray((both[..., ::2] << 8 | both[..., 1::2])[..., [0, 0, 0, 1]], np.uint16)
     whole = [mode if ";" in mode else f"{mode};16{order}" for mode in modes]  # planes are read as bytes otherwise
     image.tile = [_with_mode(tile, mode) for tile, mode in zip(image.tile, whole, strict=True)]
     high = np.asarray(np.asarray(image).astype(np.uint16) << 8, np.uint16)
@@ -177,7 +178,7 @@ def _two_bytes(image: Any, exact: bool) -> NDArray[np.uint16]:
     if fixed:
         raise ValueError("16 bits that hold fewer cannot be read in this form: save it uncompressed, without alpha")
     again: Any
-    with Image.open(image.filename, formats=(image.format,)) as again:
+    with Image.open(path, formats=(image.format,)) as again:
         turned = [mode[:-1] + _OTHER_ORDER[mode[-1]] for mode in whole]
         again.tile = [_with_mode(tile, mode) for tile, mode in zip(again.tile, turned, strict=True)]
         return np.asarray(high | np.asarray(again), np.uint16)
@@ -191,10 +192,10 @@ def _with_mode(tile: Any, mode: str) -> Any:
     return tile._replace(args=mode if isinstance(tile.args, str) else (mode, *tile.args[1:]))
 
 
-def _netpbm(image: Any) -> NDArray[np.uint16]:
+def _netpbm(image: Any, path: Path) -> NDArray[np.uint16]:
     """The values of a PGM or PPM of 16 bits, which Pillow scales by its largest value."""
     tile, shape = image.tile[0], (image.height, image.width, *[3][: len(image.getbands()) // 3])
-    with open(image.filename, "rb") as file:
+    with path.open("rb") as file:
         file.seek(tile.offset)
         content = file.read()
     if tile.codec_name == "ppm_plain":
@@ -209,9 +210,9 @@ def _maxval(image: Any) -> int:
     return 65535 if args == "I;16B" else int(args[1]) if isinstance(args, tuple) else 1
 
 
-def _significant_bits(path: str) -> int:
+def _significant_bits(path: Path) -> int:
     """The most bits of a channel by a PNG's chunk sBIT, 16 without one."""
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         file.seek(8)
         while len(head := file.read(8)) == 8 and head[4:] not in (b"IDAT", b"IEND"):
             length = int.from_bytes(head[:4])

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +39,8 @@ def read_rgb(path: Path, white: float | None = None) -> NDArray[np.uint8]:
     told what is white in it.
     """
     with _file(path) as image:
-        if depth := depth_of(image):
-            image = to_bytes(image, depth, white)
+        if depth := depth_of(image, path):
+            image = to_bytes(image, path, depth, white)
         return np.asarray(_to_rgb(_upright(image)))
 
 
@@ -49,8 +50,8 @@ def reads_otherwise(path: Path, white: float | None = None) -> bool:
     Files of 8 bits a channel are only opened, not decoded. Raises InputError for what cannot be read at all.
     """
     with _file(path) as image:
-        if not depth_of(image):
-            return False
+        if not depth_of(image, path):
+            return _is_mapped_askew(image)
         before = np.asarray(_to_rgb(_upright(image)))
     try:
         return not np.array_equal(read_rgb(path, white), before)
@@ -175,11 +176,18 @@ def _file(path: Path) -> Iterator[Image.Image]:
             warnings.simplefilter("ignore")  # odd EXIF and TIFF tags are the file's business, not the user's
             with Image.open(path, formats=_FORMATS) as image:
                 _check_size(image)
+                if _is_mapped_askew(image):
+                    image.filename = ""  # without a name it is read
                 yield image
     except UnknownWhiteError as error:
         raise CommonError(f"{path}: {error}") from error
     except Exception as error:  # decoders of hostile files raise nearly anything
         raise CommonError(f"{path}: cannot be read as an image ({_reason(path, error)})") from error
+
+
+def _is_mapped_askew(image: Any) -> bool:
+    """Whether Pillow maps the file into memory with its sides exchanged: TIFF of one channel that is to be turned."""
+    return image.format == "TIFF" and len(image.getbands()) == 1 and image.tag_v2.get(0x0112, 1) > 4
 
 
 def _check_size(image: Image.Image) -> None:

@@ -1,6 +1,7 @@
 """What own code gives as images, masks and records, turned into what docs/extending.md asks for, or refused."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from xconsensus.datasets.files import check_name
-from xconsensus.datasets.images import checked_mask, on_white
+from xconsensus.datasets.images import checked_mask, on_white, read_rgb
 from xconsensus.datasets.records import Record
 from xconsensus.errors import CommonError, InputError
 
@@ -64,6 +65,9 @@ class OwnDataset:
         if eight is None:
             raise self._refusal("image", record, value, "uint8 RGB (H, W, 3), which members normalise themselves")
         if eight.ndim == 2 or eight.shape[2] == 1:
+            if _is_coloured(record.path):
+                right = "its colours, or the grey in three channels where that is meant"
+                raise self._refusal("image", record, value, f"{right}; {record.path} is in colour")
             return np.repeat(eight.reshape(*eight.shape[:2], 1), 3, axis=2)
         return eight if eight.shape[2] == 3 else np.asarray(on_white(Image.fromarray(eight)))
 
@@ -125,6 +129,13 @@ class OwnSeveralObjects(OwnDataset):
                 sizes = f"a {name} of {mask.shape} for an image of {shape}"
                 raise CommonError(f"{self._name}: instances() gave {sizes}, {record.image_id!r}")
         return found
+
+
+def _is_coloured(path: str) -> bool:
+    """Whether ``path`` is an image file with colours."""
+    with suppress(InputError):
+        return bool(path) and bool(np.ptp(read_rgb(Path(path)), axis=2).any())
+    return False
 
 
 def _array(value: Any) -> NDArray[Any]:
