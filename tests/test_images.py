@@ -229,7 +229,7 @@ def test_an_image_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatc
 # --- more than 8 bits a channel ---
 
 Writer = Callable[[Path, NDArray[np.float64]], Path]
-SHARES = np.linspace(0.2, 0.9, 20 * 30 * 4).reshape(20, 30, 4)  # of white, in four channels
+SHARES = np.random.default_rng(0).uniform(0.2, 0.9, (20, 30, 4))  # of white, in four channels
 GREY = SHARES[..., 0]
 
 
@@ -335,28 +335,28 @@ def expected(channels: int) -> NDArray[np.float64]:
     return np.asarray(255 * (colours * alpha + 1 - alpha))
 
 
-def channels_of(path: Path) -> int:
-    with Image.open(path) as image:
-        return len(image.getbands())
+def channels_of(what: str) -> int:
+    if "alpha" in what:
+        return 2 if "grey" in what else 4
+    return 3 if any(word in what for word in ("colours", "planes", "written out")) else 1
 
 
 @pytest.mark.parametrize("what", TOLD)
 def test_white_is_what_the_file_or_its_values_say(tmp_path: Path, what: str) -> None:
-    path = TOLD[what](tmp_path, SHARES if "colours" in what or "planes" in what else GREY)
-    right = np.minimum(expected(channels_of(path)) * (1.1 if "beyond" in what else 1), 255)
+    path = TOLD[what](tmp_path, SHARES if channels_of(what) > 1 else GREY)
+    right = np.minimum(expected(channels_of(what)) * (1.1 if "beyond" in what else 1), 255)
     assert np.abs(read_rgb(path) - right).max() <= 1.1
 
 
 @pytest.mark.parametrize("what", ASKED)
 def test_where_nothing_says_what_is_white_it_is_asked_for(tmp_path: Path, what: str) -> None:
     write, white = ASKED[what]
-    several = "colours" in what or "alpha" in what or "planes" in what or "written out" in what
-    path = write(tmp_path, SHARES if several else GREY)
+    path = write(tmp_path, SHARES if channels_of(what) > 1 else GREY)
     with pytest.raises(InputError, match=rf"{path.name}.*nothing tells.*dataset\.white=\d+") as caught:
         read_rgb(path)
     assert "\n" not in str(caught.value)
     assert reads_otherwise(path)
-    assert np.abs(read_rgb(path, white) - expected(channels_of(path))).max() <= 1.1 + 128 / white
+    assert np.abs(read_rgb(path, white) - expected(channels_of(what))).max() <= 1.1 + 128 / white
 
 
 def test_a_white_that_is_not_that_of_the_file_is_refused(tmp_path: Path) -> None:
@@ -377,7 +377,7 @@ def test_values_that_are_no_numbers_are_refused(tmp_path: Path, value: float) ->
 
 def test_floats_of_both_signs_are_not_taken_for_0_to_1(tmp_path: Path) -> None:
     path = tiff("<f4", 1.0)(tmp_path, 2 * GREY - 1)
-    with pytest.raises(InputError, match=r"from -0\.6 to .*dataset\.white"):
+    with pytest.raises(InputError, match=r"from -0\.59\d* to .*dataset\.white"):
         read_rgb(path)
 
 
@@ -402,7 +402,7 @@ def test_deep_photographs_are_turned_upright_too(tmp_path: Path, orientation: in
     "what", ["16 bits", "16 bits, colours", "12 bits by maxval", "12 bits by maxval, colours", "floats of 255"]
 )
 def test_what_was_read_right_is_read_as_before(tmp_path: Path, what: str) -> None:
-    path = TOLD[what](tmp_path, SHARES if "colours" in what else GREY)
+    path = TOLD[what](tmp_path, SHARES if channels_of(what) > 1 else GREY)
     assert not reads_otherwise(path)
     assert reads_otherwise(TOLD["floats of 1"](tmp_path, GREY))
 

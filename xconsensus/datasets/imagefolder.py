@@ -112,9 +112,11 @@ class ImageFolder(ImageFiles):
         if folder.name in self._labels or not self._given:
             unread = f" ({counted(left_out)})" if +left_out else ""
             return f"{folder}: class folder without images{unread}; add some or remove the folder"
-        hint = ""
-        if set(subfolders(folder)) & set(self.classes):
-            hint = f"; it holds class folders, so give {_level_below(split, folder, self.root)}"
+        beside = subfolders(folder.parent)
+        levels = [name for name in beside if set(subfolders(folder.parent / name)) & set(self.classes)]
+        hint = f"; class folders lie below, so give {_level_below(split, folder.parent, levels, self.root)}" * bool(
+            levels
+        )
         return f"{folder}: not one of the {len(self.classes)} classes (dataset.classes){hint}"
 
     def mask(self, record: Record) -> NDArray[np.bool_]:
@@ -168,17 +170,18 @@ def _check_level(split: str, folder: Path, root: Path, found: Mapping[str, Seque
     if not high and len(nested) == len(below):
         high = [name for name in nested if name.lower() in _LEVELS or len(nested) == 1]
     if high:
-        best = min(high, key=lambda name: [*_SPLITS, name].index(name.lower() if name.lower() in _SPLITS else name))
         raise InputError(
             f"{folder}: {', '.join(high)} hold class folders, not photographs: one level too high; give"
-            f" {_level_below(split, folder / best, root)}, or dataset.classes if these are the classes"
+            f" {_level_below(split, folder, high, root)}, or dataset.classes if these are the classes"
         )
 
 
-def _level_below(split: str, folder: Path, root: Path) -> str:
-    if folder.name.lower() in _SPLITS:
-        return f"dataset.splits.{split}={folder.relative_to(root)}"
-    return f"dataset.root={folder}"
+def _level_below(split: str, folder: Path, names: Sequence[str], root: Path) -> str:
+    """The key that says which of the folders ``names`` in ``folder`` holds the class folders."""
+    splits = [name for each in _SPLITS for name in names if name.lower() == each]
+    if splits:
+        return f"dataset.splits.{split}={(folder / splits[0]).relative_to(root)}"
+    return f"dataset.root={folder / names[0]}" if names else ""
 
 
 def _too_low(folder: Path) -> str:
