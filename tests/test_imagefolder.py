@@ -206,6 +206,7 @@ def test_what_is_not_read_is_counted_in_one_line(root: Path, said: pytest.LogCap
         (root / "cat" / name).write_bytes(b"x")
     (root / "dog/gone.png").symlink_to("nowhere.png")
     (root / "dog/self.png").symlink_to("self.png")
+    (root / "fox").symlink_to("nowhere")  # a class
     paint(root / "dog/masks/9.png", GREY)
     paint(root / "loose.png", GREY)
     (root / "labels.csv").write_text("x")
@@ -217,7 +218,7 @@ def test_what_is_not_read_is_counted_in_one_line(root: Path, said: pytest.LogCap
         "1 .heic",
         "1 .txt",
         "1 without a suffix",
-        "2 broken link",
+        "3 broken link",
         "1 in no class folder",
         "1 in folders masks",
     ):

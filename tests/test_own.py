@@ -177,3 +177,30 @@ def test_everything_else_is_the_own_code_s(tmp_path: Path) -> None:
     assert given.white == 4095
     assert image_settings(given, {**group, "white": 4095})["white"] == 4095
     assert "white" not in image_settings(dataset, {**group, "white": None})
+
+
+@pytest.mark.parametrize("white", ["bright", 0, -1, True])
+def test_a_white_that_is_no_value_is_refused(tmp_path: Path, white: object) -> None:
+    paint(tmp_path / "a/0.png", PIXELS)
+    group = {"loader": "imagefolder", "root": str(tmp_path), "splits": {"test": "."}}
+    with pytest.raises(InputError, match=f"dataset.white={white} is not a positive number"):
+        load({**group, "white": white})
+
+
+def test_white_reaches_every_file_of_a_data_set_and_no_loader_without_files(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    values = np.arange(600, dtype=np.uint16).reshape(20, 30)
+    Image.fromarray(values).save(tmp_path / "a/0.png")
+    group = {"loader": "imagefolder", "root": str(tmp_path), "splits": {"test": "."}, "size": 8, "resize": 8}
+    dataset = load({**group, "white": 599})
+    found = dataset.image(dataset.records("test")[0])
+    assert np.abs(found[..., 0] - values / 599 * 255).max() <= 0.5
+    assert image_settings(dataset, {**group, "white": 599})["white"] == 599
+    assert "white" not in image_settings(load(group), {**group, "white": None})
+    with pytest.raises(InputError, match=r"dataset\.white=599: shapes reads no image files"):
+        load({"loader": "shapes", "white": 599, "seed": 0, "objects": 1, "splits": {"test": 2}, "resize": 73})
+
+
+def test_a_root_that_is_not_utf_8_is_shown() -> None:
+    with pytest.raises(InputError, match=r"caf\\xe9.*UTF-8"):
+        load({"loader": "imagefolder", "root": "caf\udce9", "splits": {"test": "."}})

@@ -44,7 +44,7 @@ def photographs(folder: str | Path, left_out: Counter[str], above: tuple[str, ..
                 left_out[f"in folders {entry.name}"] += sum(1 for _ in photographs(entry.path, Counter(), above))
             else:
                 yield from photographs(entry.path, left_out, above)
-        elif entry.is_symlink() and not os.path.exists(entry.path):
+        elif is_broken(entry):
             left_out["broken link"] += 1
         elif is_photograph(entry):
             yield named(entry).path
@@ -57,6 +57,11 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
     with suppress(OSError):  # a link to itself
         return entry.is_dir()
     return False
+
+
+def is_broken(entry: os.DirEntry[str]) -> bool:
+    """Whether ``entry`` is a link to nothing."""
+    return entry.is_symlink() and not os.path.exists(entry.path)
 
 
 def is_photograph(entry: os.DirEntry[str]) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from xconsensus.datasets.files import counted, entries, is_photograph, photographs, say_once, subfolders
+from xconsensus.datasets.files import counted, entries, is_broken, is_photograph, photographs, say_once, subfolders
 from xconsensus.datasets.images import SUFFIXES, ImageFiles, checked_mask, read_mask
 from xconsensus.datasets.records import Record
 from xconsensus.errors import InputError
@@ -91,7 +91,9 @@ class ImageFolder(ImageFiles):
         names = {os.path.basename(record.path) for record in loose}
         unsorted = [r for r in records if os.path.basename(r.path) not in names]
         left_out["in class folders that lie loose too"] = len(records) - len(unsorted)
-        lying = {e.name for e in entries(folder) if is_photograph(e)}
+        beside = entries(folder)
+        lying = {e.name for e in beside if is_photograph(e)}
+        left_out["broken link"] += sum(map(is_broken, beside))
         left_out["in no class folder"] = len(lying - names)
         if not (unsorted or loose):
             raise InputError(f"{folder}: holds no images in class folders{_too_low(folder)}")

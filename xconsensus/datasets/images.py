@@ -19,7 +19,9 @@ RESAMPLING: Mapping[str, Image.Resampling] = {
     "bicubic": Image.Resampling.BICUBIC,
     "nearest": Image.Resampling.NEAREST,
 }
-_AVIF = ("AVIF",) if features.check("avif") else ()  # from Pillow 11.3 on, where it was built with it
+_AVIF = (
+    ("AVIF",) if "avif" in features.modules and features.check("avif") else ()
+)  # from Pillow 11.3 on, where it was built with it
 _NAMES = "bmp gif jfif jif jpe jpeg jpg pbm pgm png pnm ppm tif tiff webp"
 SUFFIXES = frozenset(f".{name.lower()}" for name in (*_NAMES.split(), *_AVIF))
 # Pillow looks at the content, not at the suffix, and knows formats that start other programs (EPS: Ghostscript)
