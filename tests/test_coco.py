@@ -161,6 +161,13 @@ def test_a_file_of_another_form_is_named(root: Path, changes: dict[str, Any], cu
         coco(root).records("test")
 
 
+def test_an_image_that_is_named_twice_is_named(root: Path) -> None:
+    images = [{"id": number, "file_name": "same.jpg", "height": HEIGHT, "width": WIDTH} for number in (7, 5)]
+    write(root, images=images)
+    with pytest.raises(InputError, match=r"instances_val2017\.json.*same\.jpg twice"):
+        coco(root).records("test")
+
+
 def test_a_damaged_file_is_named(root: Path) -> None:
     (root / "annotations/instances_val2017.json").write_text('{"images": [')
     with pytest.raises(InputError, match=r"instances_val2017\.json"):

@@ -1,13 +1,16 @@
 """Class folders, splits, labels and masks."""
 
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import paint
-from PIL import Image
+from PIL import Image, features
 
+from xconsensus.datasets.files import say_once
 from xconsensus.datasets.imagefolder import ImageFolder, imagenet_wnids
 from xconsensus.errors import InputError
 
@@ -163,3 +166,190 @@ def test_masks_that_are_missing_or_of_another_size_are_named(root: Path, tmp_pat
         dataset.mask(one)
     with pytest.raises(InputError, match=r"masks/cat/10.*no mask.*cat/10\.png"):
         dataset.mask(other)
+
+
+# --- folders as they come ---
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    """What is logged; what was said once before may be said again."""
+    say_once.cache_clear()
+    monkeypatch.setattr("xconsensus.progress.log.propagate", True)
+    caplog.set_level("INFO", "xconsensus")
+    return caplog
+
+
+def ids(dataset: ImageFolder) -> list[str]:
+    return [record.image_id for record in dataset.records("test")]
+
+
+def test_photographs_in_folders_below_are_of_the_class_above(root: Path, said: pytest.LogCaptureFixture) -> None:
+    paint(root / "cat/new/day/1.png", GREY)
+    paint(root / "dog/10.old/2.png", GREY)
+    dataset = folder(root)
+    assert ids(dataset) == [
+        "cat/10.png",
+        "cat/9.png",
+        "cat/new/day/1.png",
+        "dog/10.old/2.png",
+        "dog/10.png",
+        "dog/9.png",
+    ]
+    assert [record.label for record in dataset.records("test")] == [0, 0, 0, 1, 1, 1]
+    assert said.text.count("cat/new, dog/10.old") == 1
+
+
+def test_what_is_not_read_is_counted_in_one_line(root: Path, said: pytest.LogCaptureFixture) -> None:
+    before = ids(folder(root))
+    for name in ("a.svg", "b.SVG", "c.heic", "dump", "notes.txt"):
+        (root / "cat" / name).write_bytes(b"x")
+    (root / "dog/gone.png").symlink_to("nowhere.png")
+    (root / "dog/self.png").symlink_to("self.png")
+    (root / "fox").symlink_to("nowhere")  # a class
+    paint(root / "dog/masks/9.png", GREY)
+    paint(root / "loose.png", GREY)
+    (root / "labels.csv").write_text("x")
+    for _ in range(2):
+        assert ids(folder(root)) == before
+    (line,) = [record.message for record in said.records]
+    for count in (
+        "2 .svg",
+        "1 .heic",
+        "1 .txt",
+        "1 without a suffix",
+        "3 broken link",
+        "1 in no class folder",
+        "1 in folders masks",
+    ):
+        assert count in line
+
+
+def test_what_systems_put_there_is_passed_over_in_silence(root: Path, said: pytest.LogCaptureFixture) -> None:
+    before = ids(folder(root))
+    for name in ("cat/._9.png", "__MACOSX/cat/._9.png", "@eaDir/0.png", "cat/@eaDir/9.png/thumb.png", ".ipynb_checkpoints/9.png",
+                 "cat/.ipynb_checkpoints/9.png", "cat/Thumbs.db", "cat/desktop.ini", ".DS_Store"):  # fmt: skip
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"\0\5\26\7")
+    dataset = folder(root)
+    assert ids(dataset) == before
+    assert dataset.classes == ("cat", "dog")
+    assert not said.records
+
+
+@pytest.mark.parametrize("suffix", ["jfif", "JFIF", "pgm", "avif"])
+def test_other_suffixes_of_what_is_read_are_read(root: Path, suffix: str) -> None:
+    if suffix == "avif" and not features.check("avif"):
+        pytest.skip("this Pillow was built without AVIF")
+    image = Image.fromarray(GREY if suffix != "pgm" else GREY[..., 0])
+    image.save(root / f"cat/x.{suffix}", format={"avif": "AVIF", "pgm": "PPM"}.get(suffix, "JPEG"))
+    dataset = folder(root)
+    (record,) = [record for record in dataset.records("test") if "x." in record.image_id]
+    assert np.abs(dataset.image(record).astype(int) - GREY).max() <= 2
+
+
+@pytest.mark.parametrize("name", [b"cat/caf\xe9.png", b"cat/\xe9/0.png", b"\xe9t\xe9/0.png"])
+def test_names_that_are_not_utf_8_are_shown(root: Path, name: bytes) -> None:
+    path = os.path.join(os.fsencode(root), name)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    shutil.copy(os.fsencode(root / "cat/9.png"), path)
+    with pytest.raises(InputError, match=r"\\xe9.*not UTF-8.*rename") as caught:
+        folder(root).records("test")
+    str(caught.value).encode()
+
+
+def test_links_in_a_circle_end(root: Path) -> None:
+    before = ids(folder(root))
+    (root / "cat/again").symlink_to(root)
+    (root / "cat/self").symlink_to(root / "cat")
+    assert {"cat/10.png", "cat/9.png"} <= set(ids(folder(root)))
+    assert len(ids(folder(root))) <= len(before) + 4
+
+
+@pytest.mark.parametrize(
+    ("names", "hint"),
+    [
+        (("train", "val"), r"dataset\.splits\.test=val"),
+        (("Training", "Test"), r"dataset\.splits\.test=Test"),
+        (("images",), r"dataset\.root=\S*up/images"),
+        (("whatever",), r"dataset\.root=\S*up/whatever"),
+    ],
+)
+@pytest.mark.parametrize("classes", [None, ["cat", "dog"]])
+def test_a_root_one_level_too_high_gets_a_hint(
+    root: Path, tmp_path: Path, names: tuple[str, ...], hint: str, classes: list[str] | None
+) -> None:
+    for name in names:
+        shutil.copytree(root, tmp_path / "up" / name)
+    with pytest.raises(InputError, match=rf"class folders.*{hint}"):
+        folder(tmp_path / "up", classes=classes).records("test")
+
+
+def test_class_folders_beside_their_own_copies_get_a_hint(root: Path) -> None:
+    shutil.copytree(root, root.parent / "copy")
+    shutil.move(root.parent / "copy", root / "holdout")
+    with pytest.raises(InputError, match=r"holdout hold class folders.*dataset\.root=\S*holdout"):
+        folder(root).records("test")
+
+
+def test_a_root_one_level_too_low_gets_a_hint(root: Path) -> None:
+    with pytest.raises(InputError, match=rf"no class folders, but 2 photographs.*dataset\.root={root}$"):
+        folder(root / "cat")
+
+
+def test_classes_may_hold_folders_only(root: Path) -> None:
+    for name in ("cat", "dog"):
+        (root / name / "2024").mkdir()
+        for path in list((root / name).glob("*.png")):
+            path.rename(root / name / "2024" / path.name)
+    assert ids(folder(root)) == ["cat/2024/10.png", "cat/2024/9.png", "dog/2024/10.png", "dog/2024/9.png"]
+
+
+def test_own_output_masks_and_other_splits_are_no_classes(root: Path) -> None:
+    before = ids(folder(root))
+    for made in ("predictions/test/one.safetensors", "status/finetune/one.json", "figures/mine/fig01.png"):
+        for output in ("outputs/set", "runs/second/set"):
+            paint(root / output / "figures/mine/fig02.png", GREY)
+            (root / output / made).parent.mkdir(parents=True, exist_ok=True)
+            (root / output / made).write_bytes(b"x")
+    paint(root / "cat_masks/cat/9.png", GREY)
+    shutil.copytree(root / "cat", root / "more/cat")
+    dataset = folder(root, {"test": ".", "train": "more"}, masks=str(root / "cat_masks"))
+    assert ids(dataset) == before
+    assert dataset.classes == ("cat", "dog")
+    assert [record.image_id for record in dataset.records("train")] == ["more/cat/10.png", "more/cat/9.png"]
+
+
+# --- numbers as names ---
+
+
+def test_folders_that_are_numbers_are_counted_as_numbers(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+    for number in range(12):
+        paint(tmp_path / f"{number}/0.png", GREY)
+    dataset = folder(tmp_path)
+    assert dataset.classes == tuple(map(str, range(12)))
+    assert {record.label for record in dataset.records("test") if record.image_id.startswith("10/")} == {10}
+    assert dataset.classes_before == tuple(sorted(map(str, range(12))))
+    assert "dataset.classes" in said.text
+    given = folder(tmp_path, classes=sorted(map(str, range(12))))
+    assert given.classes == given.classes_before == dataset.classes_before
+
+
+@pytest.mark.parametrize("names", [["c1", "c2", "c10"], ["1", "2", "10", "x"]])
+def test_other_names_stay_sorted_as_words_and_it_is_said(
+    tmp_path: Path, names: list[str], said: pytest.LogCaptureFixture
+) -> None:
+    for name in names:
+        paint(tmp_path / name / "0.png", GREY)
+    assert folder(tmp_path).classes == folder(tmp_path).classes_before == tuple(sorted(names))
+    assert said.text.count("dataset.classes") == 1
+
+
+@pytest.mark.parametrize("names", [["0", "1", "2"], ["00", "01", "10"], ["cat", "dog"]])
+def test_nothing_is_said_where_both_orders_agree(
+    tmp_path: Path, names: list[str], said: pytest.LogCaptureFixture
+) -> None:
+    for name in names:
+        paint(tmp_path / name / "0.png", GREY)
+    assert folder(tmp_path).classes == tuple(names)
+    assert not said.records

@@ -80,6 +80,23 @@ def test_a_part_of_the_photographs_keeps_their_labels(flat: Path, devkit: Path) 
     assert dataset.records("test") == [before[index] for index in (1, 2, 4)]
 
 
+@pytest.mark.parametrize("way", ["moved", "copied"])
+def test_photographs_half_sorted_into_class_folders_are_all_used_once(flat: Path, devkit: Path, way: str) -> None:
+    dataset = ImageNet(root=str(flat), splits=HERE, devkit=str(devkit))
+    before = dataset.records("test")
+    for record in before[:3]:
+        place = flat / dataset.classes[record.label] / Path(record.path).name
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(Path(record.path).read_bytes())
+        if way == "moved":
+            Path(record.path).unlink()
+    found = dataset.records("test")
+    assert [record.image_id for record in found] == sorted(record.image_id for record in found)
+    assert {Path(r.path).name: r.label for r in found} == {r.image_id: r.label for r in before}
+    assert len(found) == len(before)
+    assert (found == before) == (way == "copied")  # the results of the loose ones stay theirs
+
+
 @pytest.mark.usefixtures("flat")
 def test_class_folders_are_read_as_class_folders(devkit: Path, tmp_path: Path) -> None:
     for wnid in ("n02099601", "n01440764"):

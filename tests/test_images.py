@@ -1,16 +1,31 @@
 """Image files of every kind against Pillow, geometry against torchvision."""
 
+import struct
+import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from conftest import paint
 from numpy.typing import NDArray
 from PIL import Image
 
 from xconsensus.compat import torchvision
-from xconsensus.datasets.images import RESAMPLING, center_crop, read_mask, read_rgb, resize_and_crop, short_edge
+from xconsensus.datasets.cropped import CroppedImages
+from xconsensus.datasets.imagefolder import ImageFolder
+from xconsensus.datasets.images import (
+    RESAMPLING,
+    center_crop,
+    read_mask,
+    read_rgb,
+    reads_otherwise,
+    resize_and_crop,
+    short_edge,
+)
 from xconsensus.errors import InputError
 
 MODES = {
@@ -159,6 +174,21 @@ def test_a_one_bit_mask_is_black_and_white(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_mask(tmp_path / "x.png") > 0, inside)
 
 
+@pytest.mark.parametrize("orientation", [3, 5, 6, 7, 8])
+def test_grey_scans_are_turned_upright(tmp_path: Path, orientation: int) -> None:
+    upright = pixels()[..., 0]
+    stored = {
+        3: upright[::-1, ::-1],
+        5: upright.T,
+        6: np.rot90(upright, 1),
+        7: upright[::-1, ::-1].T,
+        8: np.rot90(upright, -1),
+    }[orientation]
+    tifffile.imwrite(tmp_path / "x.tif", np.ascontiguousarray(stored), extratags=[(274, 3, 1, orientation, True)])
+    np.testing.assert_array_equal(read_rgb(tmp_path / "x.tif")[..., 0], upright)
+    assert reads_otherwise(tmp_path / "x.tif") == (orientation > 4)  # Pillow exchanges their sides
+
+
 def test_an_animation_gives_its_first_frame(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
@@ -194,3 +224,214 @@ def test_an_image_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatc
         read_rgb(path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2400)
     np.testing.assert_array_equal(read_rgb(path), pixels())
+
+
+# --- more than 8 bits a channel ---
+
+Writer = Callable[[Path, NDArray[np.float64]], Path]
+SHARES = np.random.default_rng(0).uniform(0.2, 0.9, (20, 30, 4))  # of white, in four channels
+GREY = SHARES[..., 0]
+
+
+def png(white: int, channels: int = 1, significant: int = 0) -> Writer:
+    """A PNG of 16 bits, written by its standard; Pillow writes none of colours."""
+
+    def write(folder: Path, shares: NDArray[np.float64]) -> Path:
+        values = np.rint((shares if channels == 1 else shares[..., :channels]) * white).astype(">u2")
+        height, width = values.shape[:2]
+        header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+        rows = b"".join(b"\0" + row.tobytes() for row in values)
+        chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+        chunks[1:1] = [(b"sBIT", bytes([significant] * channels))] * bool(significant)
+        content = b"".join(
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+            for kind, data in chunks
+        )
+        (folder / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+        return folder / "x.png"
+
+    return write
+
+
+def tiff(dtype: str, white: float, channels: int = 1, **options: Any) -> Writer:
+    def write(folder: Path, shares: NDArray[np.float64]) -> Path:
+        values = (shares if channels == 1 else shares[..., :channels]) * white
+        values = (values if dtype[-2] == "f" else np.rint(values)).astype(dtype)
+        order: Any = {"byteorder": ">"} if dtype[0] == ">" else {}
+        if options.get("planarconfig") == "separate":
+            values = values.transpose(2, 0, 1)
+        default: Any = {"photometric": "rgb" if channels > 1 else "minisblack"}
+        tifffile.imwrite(folder / "x.tiff", values, **default | order | options)
+        return folder / "x.tiff"
+
+    return write
+
+
+def netpbm(white: int, maxval: int, channels: int = 1, plain: bool = False) -> Writer:
+    def write(folder: Path, shares: NDArray[np.float64]) -> Path:
+        values = np.rint((shares if channels == 1 else shares[..., :channels]) * white).astype(">u2")
+        kind = (1 if channels == 1 else 2) + (1 if plain else 4)
+        body = " ".join(map(str, values.ravel())).encode() if plain else values.tobytes()
+        (folder / "x.ppm").write_bytes(b"P%d 30 20 %d\n" % (kind, maxval) + body)
+        return folder / "x.ppm"
+
+    return write
+
+
+TOLD: dict[str, Writer] = {  # that white is, is told by the file
+    "12 bits by sBIT": png(4095, significant=12),
+    "12 bits by sBIT, colours": png(4095, 3, significant=12),
+    "12 bits by sBIT, shifted up as the standard says": png(65520, significant=12),
+    "12 bits by MaxSampleValue": tiff("<u2", 4095, extratags=[(281, 3, 1, 4095, True)]),
+    "12 bits by MaxSampleValue, colours": tiff("<u2", 4095, 3, extratags=[(281, 3, 3, (4095,) * 3, True)]),
+    "12 bits by maxval": netpbm(4095, 4095),
+    "12 bits by maxval, colours": netpbm(4095, 4095, 3),
+    "16 bits": tiff("<u2", 65535),
+    "16 bits, the other order": tiff(">u2", 65535),
+    "16 bits, colours": png(65535, 3),
+    "16 bits, planes": tiff("<u2", 65535, 3, planarconfig="separate"),
+    "16 bits, planes, compressed": tiff("<u2", 65535, 3, planarconfig="separate", compression="zlib"),
+    "floats of 1": tiff("<f4", 1.0),
+    "floats of 1, beyond it": tiff("<f4", 1.1),
+    "floats of 255": tiff("<f4", 255.0),
+    "floats of 65535": tiff("<f4", 65535.0),
+    "32 bits of 255": tiff("<i4", 255),
+    "32 bits of 65535": tiff("<u4", 65535),
+}
+ASKED: dict[str, tuple[Writer, float]] = {
+    "12 bits": (png(4095), 4095),
+    "8 bits in 16": (png(255), 255),
+    "12 bits, grey and alpha": (png(4095, 2), 4095),
+    "12 bits, colours": (png(4095, 3), 4095),
+    "12 bits, colours and alpha": (png(4095, 4), 4095),
+    "12 bits, TIFF": (tiff("<u2", 4095), 4095),
+    "12 bits, the other order": (tiff(">u2", 4095), 4095),
+    "12 bits, TIFF of colours": (tiff("<u2", 4095, 3), 4095),
+    "12 bits, TIFF of colours, the other order": (tiff(">u2", 4095, 3), 4095),
+    "12 bits, TIFF of colours, compressed": (tiff("<u2", 4095, 3, compression="zlib"), 4095),
+    "12 bits, TIFF of planes": (tiff("<u2", 4095, 3, planarconfig="separate"), 4095),
+    "12 bits, the brightest is no depth's": (
+        tiff("<u2", 3000, extratags=[(281, 3, 1, round(GREY.max() * 3000), True)]),
+        3000,
+    ),
+    "12 bits of 65535 by maxval": (netpbm(4095, 65535), 4095),
+    "12 bits of 65535 by maxval, colours": (netpbm(4095, 65535, 3), 4095),
+    "12 bits of 65535 by maxval, written out": (netpbm(4095, 65535, 3, plain=True), 4095),
+    "signed 16 bits": (tiff("<i2", 32767), 32767),
+    "signed 8 bits": (tiff("|i1", 127), 127),
+    "32 bits": (tiff("<u4", 2**32 - 1), 2**32 - 1),
+    "signed 32 bits": (tiff("<i4", 2**31 - 1), 2**31 - 1),
+    "32 bits of 4095": (tiff("<i4", 4095), 4095),
+    "floats of 4095": (tiff("<f4", 4095.0), 4095),
+    "floats of 4": (tiff("<f4", 4.0), 4),
+    "floats of a million": (tiff("<f4", 1e6), 1e6),
+}
+
+
+def expected(channels: int) -> NDArray[np.float64]:
+    """The shares as 0..255 of RGB, what is transparent laid on white."""
+    colours = SHARES[..., :3] if channels > 2 else np.repeat(SHARES[..., :1], 3, 2)
+    alpha = SHARES[..., channels - 1 : channels] if channels in (2, 4) else 1.0
+    return np.asarray(255 * (colours * alpha + 1 - alpha))
+
+
+def channels_of(what: str) -> int:
+    if "alpha" in what:
+        return 2 if "grey" in what else 4
+    return 3 if any(word in what for word in ("colours", "planes", "written out")) else 1
+
+
+@pytest.mark.parametrize("what", TOLD)
+def test_white_is_what_the_file_or_its_values_say(tmp_path: Path, what: str) -> None:
+    path = TOLD[what](tmp_path, SHARES if channels_of(what) > 1 else GREY)
+    right = np.minimum(expected(channels_of(what)) * (1.1 if "beyond" in what else 1), 255)
+    assert np.abs(read_rgb(path) - right).max() <= 1.1
+
+
+@pytest.mark.parametrize("what", ASKED)
+def test_where_nothing_says_what_is_white_it_is_asked_for(tmp_path: Path, what: str) -> None:
+    write, white = ASKED[what]
+    path = write(tmp_path, SHARES if channels_of(what) > 1 else GREY)
+    with pytest.raises(InputError, match=rf"{path.name}.*nothing tells.*dataset\.white=\d+") as caught:
+        read_rgb(path)
+    assert "\n" not in str(caught.value)
+    assert reads_otherwise(path)
+    assert np.abs(read_rgb(path, white) - expected(channels_of(what))).max() <= 1.1 + 128 / white
+
+
+def test_a_white_that_is_not_that_of_the_file_is_refused(tmp_path: Path) -> None:
+    path = png(65535)(tmp_path, GREY)
+    with pytest.raises(InputError, match=r"x\.png.*most of its values lie above dataset\.white=4095"):
+        read_rgb(path, 4095)
+    with pytest.raises(InputError, match=r"x\.tiff.*black under dataset\.white=4095"):
+        read_rgb(tiff("<f4", 1.0)(tmp_path, GREY), 4095)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_no_numbers_are_refused(tmp_path: Path, value: float) -> None:
+    shares = GREY.copy()
+    shares[3, 4] = value
+    with pytest.raises(InputError, match=r"x\.tiff.*no numbers"):
+        read_rgb(tiff("<f4", 1.0)(tmp_path, shares))
+
+
+def test_floats_of_both_signs_are_not_taken_for_0_to_1(tmp_path: Path) -> None:
+    path = tiff("<f4", 1.0)(tmp_path, 2 * GREY - 1)
+    with pytest.raises(InputError, match=r"from -0\.59\d* to .*dataset\.white"):
+        read_rgb(path)
+
+
+def test_black_is_black_in_every_depth(tmp_path: Path) -> None:
+    for write in (png(65535), tiff("<u2", 4095), tiff("<f4", 1.0), tiff("<u4", 255)):
+        assert not read_rgb(write(tmp_path, np.zeros((20, 30)))).any()
+
+
+def test_where_zero_is_white_it_is(tmp_path: Path) -> None:
+    path = tiff("<u2", 65535, photometric="miniswhite")(tmp_path, 1 - GREY)
+    assert np.abs(read_rgb(path) - expected(1)).max() <= 1.01
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_deep_photographs_are_turned_upright_too(tmp_path: Path, orientation: int) -> None:
+    turned = {3: GREY[::-1, ::-1], 6: np.rot90(GREY, 1)}[orientation]
+    path = tiff("<u2", 4095, extratags=[(274, 3, 1, orientation, True)])(tmp_path, np.ascontiguousarray(turned))
+    assert np.abs(read_rgb(path, 4095) - expected(1)).max() <= 1.01
+
+
+@pytest.mark.parametrize(
+    "what", ["16 bits", "16 bits, colours", "12 bits by maxval", "12 bits by maxval, colours", "floats of 255"]
+)
+def test_what_was_read_right_is_read_as_before(tmp_path: Path, what: str) -> None:
+    path = TOLD[what](tmp_path, SHARES if channels_of(what) > 1 else GREY)
+    assert not reads_otherwise(path)
+    assert reads_otherwise(TOLD["floats of 1"](tmp_path, GREY))
+
+
+def test_files_of_8_bits_are_not_decoded_to_know_that_they_are_read_as_before(tmp_path: Path) -> None:
+    path = paint(tmp_path / "x.png", pixels())
+    path.write_bytes(path.read_bytes()[:60])  # the header and no pixels
+    assert not reads_otherwise(path)
+
+
+# --- thin images ---
+
+
+def test_an_image_that_resizing_makes_huge_is_named_or_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, shape in (("thin", (1, 60000, 3)), ("long", (9000, 2, 3)), ("wide", (32, 3200, 3))):
+        paint(tmp_path / f"a/{name}.png", np.zeros(shape, np.uint8))
+    dataset = ImageFolder(root=str(tmp_path), splits={"test": "."})
+    long, thin, wide = dataset.records("test")
+    images = CroppedImages(dataset, 256, 224)
+    assert images.image(wide).shape == (224, 224, 3)
+    for record in (long, thin):
+        with pytest.raises(InputError, match=rf"{record.path}.*million"):
+            images.image(record)
+    monkeypatch.setattr("xconsensus.progress.log.propagate", True)
+    caplog.set_level("INFO", "xconsensus")
+    assert CroppedImages(dataset, 256, 224, skip_bad=True).usable([long, thin, wide]) == [wide]
+    assert "2 of 3 images skipped" in caplog.text
+    # one that a member's larger size makes huge is left out for all stages alike
+    with pytest.raises(InputError, match="none of the 1 images"):
+        CroppedImages(dataset, 256, 224, skip_bad=True, largest=900).usable([wide])

@@ -105,12 +105,6 @@ def test_a_member_of_no_library_sees_images_cut_as_they_are_explained(
     np.testing.assert_array_equal(view(member, image(*shape)), resize_and_crop(image(*shape), 56, 47, interpolation))
 
 
-def test_an_image_that_would_become_too_large_is_refused() -> None:
-    member = Member("a", "A", "module", "net.py:Net", 224, 256)
-    with pytest.raises(InputError, match=r"resized to 256x15360000, more than the \d+ pixels"):
-        view(member, np.zeros((60000, 1, 3), np.uint8))
-
-
 OWN = """\
 name: own
 finetune: false

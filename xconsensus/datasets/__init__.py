@@ -10,13 +10,16 @@ from functools import partial
 from typing import Any
 
 from xconsensus import own_code
+from xconsensus.datasets.files import check_name
+from xconsensus.datasets.images import ImageFiles
+from xconsensus.datasets.own import OwnDataset, OwnSeveralObjects
 from xconsensus.datasets.records import Dataset, Record, SeveralObjects
 from xconsensus.errors import InputError, nearest
 
 __all__ = ["Dataset", "Record", "SeveralObjects", "image_settings", "load", "mask_settings"]
 
-# keys of the dataset group that are no arguments of a loader, but for ``resize`` where it is one
-_OF_GROUP = ("name", "loader", "size", "resize", "explain_split")
+# keys of the dataset group that are no arguments of a loader, but for those that are where it names them
+_OF_GROUP = ("name", "loader", "size", "resize", "white", "explain_split")
 # keys that in own loaders, which need not say which of theirs shape an image or a mask, are taken to shape no image
 _OF_FILES = ("root", "download", "devkit", "classes", "splits")
 _OF_MASKS = ("masks", "mask_threshold", "mask_tolerance", "mask_values")
@@ -25,7 +28,8 @@ _OF_MASKS = ("masks", "mask_threshold", "mask_tolerance", "mask_values")
 def image_settings(dataset: Dataset, group: Mapping[str, Any]) -> dict[str, Any]:
     """What of the config's dataset ``group`` shapes an image's pixels: what artefacts of images are compared by."""
     every = [key for key in group if key not in (*_OF_GROUP, *_OF_FILES, *_OF_MASKS)]
-    keys = ("size", "resize", *getattr(dataset, "image_keys", every))
+    white = ["white"] * (group.get("white") is not None)  # that artefacts without it stay what they are
+    keys = ("size", "resize", *white, *getattr(dataset, "image_keys", every))
     return {**{key: group[key] for key in keys if key in group}, "loader": own_code.settled(group["loader"])}
 
 
@@ -60,12 +64,20 @@ def load(group: Mapping[str, Any]) -> Dataset:
         "oxford_pets": OxfordPets,
         "shapes": Shapes,
     }
-    loader = group["loader"]
+    loader, white = group["loader"], group.get("white")
+    if white is not None and (isinstance(white, bool) or not isinstance(white, int | float) or not white > 0):
+        raise InputError(f"dataset.white={white} is not a positive number: the value that is white in image files")
+    for key in ("root", "masks"):
+        check_name(str(group.get(key)))
     if own_code.is_own(loader):
         return _own(loader, group)
     if loader not in loaders:
         raise InputError(f"dataset.loader={loader}: unknown{nearest(loader, loaders)}")
     dataset: Dataset = loaders[loader](**_arguments(loaders[loader], group))
+    if isinstance(dataset, ImageFiles):
+        dataset.white = white
+    elif white is not None:
+        raise InputError(f"dataset.white={white}: {loader} reads no image files; leave it out")
     return dataset
 
 
@@ -73,15 +85,18 @@ def _arguments(loader: Any, group: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of the group that are the loader's own."""
     settings = {key: value for key, value in group.items() if key not in _OF_GROUP}
     with suppress(TypeError, ValueError):  # no signature to look at
-        if "resize" in inspect.signature(loader).parameters and "resize" in group:
-            settings["resize"] = group["resize"]
+        named = inspect.signature(loader).parameters
+        settings.update({key: group[key] for key in ("resize", "white") if key in named and key in group})
     return settings
 
 
 def _own(loader: str, group: Mapping[str, Any]) -> Dataset:
     made = own_code.load(loader, "dataset.loader")
+    arguments = _arguments(made, group)
+    if group.get("white") is not None and "white" not in arguments:
+        raise InputError(f"dataset.white={group['white']}: {loader} has no argument white; leave it out")
     try:
-        dataset: Dataset = made(**_arguments(made, group))
+        dataset = made(**arguments)
     except TypeError as error:
         raise InputError(
             f"dataset.loader={loader}: {error}; the keys of the dataset group are its arguments"
@@ -89,4 +104,4 @@ def _own(loader: str, group: Mapping[str, Any]) -> Dataset:
     for part in ("classes", "has_masks", "records", "image", "mask"):
         if not hasattr(dataset, part):
             raise InputError(f"dataset.loader={loader}: has no {part}; see docs/extending.md")
-    return dataset
+    return (OwnSeveralObjects if hasattr(dataset, "instances") else OwnDataset)(dataset, loader)

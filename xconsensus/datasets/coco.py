@@ -1,7 +1,7 @@
 """COCO: photographs of several objects, each with its mask (Lin et al. 2014); the paper's figure 9."""
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,7 +14,7 @@ from PIL import Image
 
 from xconsensus.datasets.coco_masks import rasterise
 from xconsensus.datasets.imagefolder import imagenet_wnids
-from xconsensus.datasets.images import checked_mask, read_rgb
+from xconsensus.datasets.images import ImageFiles, checked_mask
 from xconsensus.datasets.official import need, part_of, present
 from xconsensus.datasets.records import Record
 from xconsensus.errors import InputError
@@ -46,7 +46,7 @@ class _Image:
         return max(sorted(areas), key=areas.__getitem__)
 
 
-class COCO:
+class COCO(ImageFiles):
     """The official layout below ``root``: a folder of photographs each split, annotations/instances_FOLDER.json.
 
     ``splits`` maps each split to its folder. The records are the photographs that have instances (a crowd is one);
@@ -94,9 +94,6 @@ class COCO:
             if image.annotations
         ]
         return present(named, self._file(folder))
-
-    def image(self, record: Record) -> NDArray[np.uint8]:
-        return read_rgb(Path(record.path))
 
     def instances(self, record: Record) -> list[tuple[str, NDArray[np.bool_]]]:
         """Category name and mask of every instance of at least one pixel, the largest first."""
@@ -152,6 +149,9 @@ def _parse(path: Path) -> tuple[tuple[str, ...], dict[str, _Image]]:
         names = dict(sorted((int(category["id"]), str(category["name"])) for category in content["categories"]))
         index = {number: position for position, number in enumerate(names)}
         images = {entry["id"]: _sized(int(entry["height"]), int(entry["width"])) for entry in content["images"]}
+        names_of_files = [str(entry["file_name"]) for entry in content["images"]]
+        if twice := [name for name, count in Counter(names_of_files).items() if count > 1]:
+            raise ValueError(f"it names image {twice[0]} twice")
         for entry in content["annotations"]:
             annotation = _Annotation(index[entry["category_id"]], float(entry["area"]), entry["segmentation"])
             images[entry["image_id"]].annotations.append(annotation)

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from xconsensus.datasets.images import center_crop, resize_and_crop, short_edge, upright_size
+from xconsensus.datasets.images import ImageFiles, center_crop, check_resized, resize_and_crop, short_edge, upright_size
 from xconsensus.datasets.records import Dataset, Record
-from xconsensus.errors import InputError
+from xconsensus.errors import CommonError, InputError
 from xconsensus.progress import log
 
 
@@ -19,7 +19,7 @@ class CroppedImages:
     """A data set's images with their short edge at ``resize`` and a centre crop of ``size`` pixels a side.
 
     What is made of them is kept in memory up to ``room`` bytes. With ``skip_bad``, `usable` leaves out what cannot be
-    read.
+    read, or were huge at ``largest``, the largest ``resize`` that is asked for.
     """
 
     dataset: Dataset
@@ -27,16 +27,22 @@ class CroppedImages:
     size: int
     room: float = 0
     skip_bad: bool = False
-    _kept: dict[tuple[str, Hashable], NDArray[np.uint8]] = field(default_factory=dict, repr=False)
-    _sizes: dict[str, tuple[int, int]] = field(default_factory=dict, repr=False)
+    largest: int = 0
+    _kept: dict[tuple[Record, Hashable], NDArray[np.uint8]] = field(default_factory=dict, repr=False)
+    _sizes: dict[Record, tuple[int, int]] = field(default_factory=dict, repr=False)
 
     def made(
         self, record: Record, how: Hashable, make: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
     ) -> NDArray[np.uint8]:
         """What ``make`` makes of the whole image, RGB uint8 (H, W, 3); ``how`` equals another only if ``make`` does."""
-        key = (record.image_id, how)
+        key = (record, how)
         if key not in self._kept:
-            pixels = make(self.dataset.image(record))
+            whole = self.dataset.image(record)
+            try:
+                check_resized(whole.shape, max(self.resize, self.largest))
+            except InputError as error:
+                raise CommonError(f"{record.path or record.image_id}: {error}") from error
+            pixels = make(whole)
             if pixels.nbytes > self.room:
                 return pixels
             self.room -= pixels.nbytes
@@ -50,11 +56,10 @@ class CroppedImages:
 
     def source_size(self, record: Record) -> tuple[int, int]:
         """Width and height of the whole image, from the file's header where the loader is known to give it as it is."""
-        if record.image_id not in self._sizes:
-            known = type(self.dataset).__module__.startswith("xconsensus.") and record.path
-            size = upright_size(Path(record.path)) if known else None
-            self._sizes[record.image_id] = size or self.dataset.image(record).shape[1::-1]
-        return self._sizes[record.image_id]
+        if record not in self._sizes:
+            size = upright_size(Path(record.path)) if isinstance(self.dataset, ImageFiles) else None
+            self._sizes[record] = size or self.dataset.image(record).shape[1::-1]
+        return self._sizes[record]
 
     def image(self, record: Record) -> NDArray[np.uint8]:
         """The image as it is explained, RGB uint8 (size, size, 3)."""

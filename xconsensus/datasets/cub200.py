@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from xconsensus.datasets.images import checked_mask, read_mask, read_rgb
+from xconsensus.datasets.images import ImageFiles, checked_mask, read_mask
 from xconsensus.datasets.official import folder_of_masks, need, part_of, present, table
 from xconsensus.datasets.records import Record
 from xconsensus.errors import InputError
@@ -16,7 +16,7 @@ _LISTS = ("classes.txt", "images.txt", "image_class_labels.txt", "train_test_spl
 _SPLITS = {"train": 1, "test": 0}
 
 
-class CUB200:
+class CUB200(ImageFiles):
     """The official layout below ``root``: the four lists and images/; an image's id is its name in images.txt.
 
     ``masks`` is the folder of segmentations inside or beside ``root``, None to do without. Their grey level is the
@@ -65,9 +65,6 @@ class CUB200:
             if self._splits[number] == part
         ]
         return present(named, self.root / "images.txt")
-
-    def image(self, record: Record) -> NDArray[np.uint8]:
-        return read_rgb(Path(record.path))
 
     def mask(self, record: Record) -> NDArray[np.bool_]:
         assert self.masks is not None

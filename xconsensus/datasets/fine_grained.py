@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xconsensus.datasets.images import checked_mask, read_rgb
+from xconsensus.datasets.images import ImageFiles, checked_mask, read_rgb
 from xconsensus.datasets.official import folder_of_masks, need, part_of, present
 from xconsensus.datasets.records import Record
 from xconsensus.errors import InputError
@@ -47,7 +47,7 @@ FOOD101 = Source(
 )
 
 
-class FineGrained:
+class FineGrained(ImageFiles):
     """What torchvision's class reads from ``root``, the folder that it names or the one that holds this folder.
 
     ``splits`` maps each split to one or several of torchvision's. An image's id is its path in the folder.
@@ -82,9 +82,6 @@ class FineGrained:
             named += [(Path(path), int(label)) for path, label in (read[index] for index in range(len(read)))]
         records = [Record(path.relative_to(self.root).as_posix(), label, str(path)) for path, label in named]
         return present(records, self.root)
-
-    def image(self, record: Record) -> NDArray[np.uint8]:
-        return read_rgb(Path(record.path))
 
     def mask(self, record: Record) -> NDArray[np.bool_]:
         raise InputError(f"{record.path}: {self.source.reader} has no masks")

@@ -2,25 +2,35 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xconsensus.datasets.images import SUFFIXES, checked_mask, read_mask, read_rgb
+from xconsensus.datasets.files import counted, entries, is_broken, is_photograph, photographs, say_once, subfolders
+from xconsensus.datasets.images import SUFFIXES, ImageFiles, checked_mask, read_mask
 from xconsensus.datasets.records import Record
 from xconsensus.errors import InputError
 
+# folders that hold class folders, where they hold no photographs themselves
+_SPLITS = ("val", "valid", "validation", "test", "testing", "train", "training")
+_LEVELS = (*_SPLITS, "data", "dataset", "images", "img", "imgs", "photos", "photographs", "pictures")
 
-class ImageFolder:
+
+class ImageFolder(ImageFiles):
     """Class folders below ``root``: the folder is the class, an image's id is its path below ``root``.
+
+    Photographs in folders below a class folder are of this class too. Folders and files of operating systems, of
+    ``masks`` and of xconsensus itself are passed over; other files that are not read are counted in a line.
 
     ``splits`` maps each split to its folder below ``root`` ("." for root itself); splits may share a folder.
     ``masks`` is a folder of the same layout: the same path, any image suffix; values above ``mask_threshold``
     (0..255) are the object. ``classes`` gives the order of labels where ``root`` holds some of the classes only,
-    as a list of folder names or as "imagenet" for the 1000 sorted WordNet ids; by default the sorted folders of the
-    first split are the classes.
+    as a list of folder names or as "imagenet" for the 1000 sorted WordNet ids; by default the folders of the first
+    split are the classes, sorted as words, or as numbers where all of them are whole numbers. ``classes_before`` are
+    the classes as version 0.1 had them: always sorted as words.
     """
 
     image_keys: tuple[str, ...] = ()
@@ -42,12 +52,17 @@ class ImageFolder:
         for folder in (self.root, *self.splits.values(), *([self.masks] if self.masks else [])):
             if not folder.is_dir():
                 raise InputError(f"{folder}: no such folder (dataset.root, dataset.splits or dataset.masks)")
+        self._apart = {
+            os.path.realpath(each) for each in (*self.splits.values(), *([self.masks] if self.masks else []))
+        }
         if classes == "imagenet":
             classes = imagenet_wnids()
+        self._given = classes is not None
         first = next(iter(self.splits.values()))
-        self.classes = tuple(classes or _class_folders(first))
+        self.classes_before = tuple(classes or subfolders(first, self._apart))
+        self.classes = self.classes_before if classes else _ordered(self.classes_before, first)
         if not self.classes:
-            raise InputError(f"{first}: holds no class folders")
+            raise InputError(f"{first}: holds no class folders{_too_low(first)}")
         self._labels = {name: label for label, name in enumerate(self.classes)}
 
     @property
@@ -60,14 +75,51 @@ class ImageFolder:
                 f"dataset.splits has no {split!r}, only {', '.join(self.splits)}:"
                 f" give its folder with dataset.splits.{split}=FOLDER"
             )
-        folder = self.splits[split]
-        found = [record for name in _class_folders(folder) for record in self._class_records(folder / name)]
-        if not found:
-            raise InputError(f"{folder}: holds no images in class folders")
-        return found
+        folder, left_out = self.splits[split], Counter[str]()
+        loose = self._loose(folder)
+        found = {name: sorted(photographs(folder / name, left_out)) for name in subfolders(folder, self._apart)}
+        if not self._given:
+            _check_level(split, folder, self.root, found)
+        records = []
+        for name, paths in found.items():
+            if name in self._labels and paths:
+                records += [self._record(path, self._labels[name]) for path in paths]
+            elif not loose:
+                raise InputError(self._no_class(split, folder / name, left_out))
+            else:
+                left_out[f"in {name}, which is no class"] += len(paths)
+        names = {os.path.basename(record.path) for record in loose}
+        unsorted = [r for r in records if os.path.basename(r.path) not in names]
+        left_out["in class folders that lie loose too"] = len(records) - len(unsorted)
+        beside = entries(folder)
+        lying = {e.name for e in beside if is_photograph(e)}
+        left_out["broken link"] += sum(map(is_broken, beside))
+        left_out["in no class folder"] = len(lying - names)
+        if not (unsorted or loose):
+            raise InputError(f"{folder}: holds no images in class folders{_too_low(folder)}")
+        if +left_out:
+            say_once(f"{folder}: not read: {counted(left_out)}")
+        _say_nested(folder, found)
+        return sorted(loose + unsorted, key=lambda record: record.image_id) if loose else unsorted
 
-    def image(self, record: Record) -> NDArray[np.uint8]:
-        return read_rgb(Path(record.path))
+    def _loose(self, folder: Path) -> list[Record]:  # noqa: ARG002
+        """Photographs that are labelled although they lie in no class folder."""
+        return []
+
+    def _record(self, path: str, label: int) -> Record:
+        return Record(Path(path).relative_to(self.root).as_posix(), label, path)
+
+    def _no_class(self, split: str, folder: Path, left_out: Counter[str]) -> str:
+        """What is wrong with a class folder that is empty or of no class."""
+        if folder.name in self._labels or not self._given:
+            unread = f" ({counted(left_out)})" if +left_out else ""
+            return f"{folder}: class folder without images{unread}; add some or remove the folder"
+        beside = subfolders(folder.parent)
+        levels = [name for name in beside if set(subfolders(folder.parent / name)) & set(self.classes)]
+        hint = f"; class folders lie below, so give {_level_below(split, folder.parent, levels, self.root)}" * bool(
+            levels
+        )
+        return f"{folder}: not one of the {len(self.classes)} classes (dataset.classes){hint}"
 
     def mask(self, record: Record) -> NDArray[np.bool_]:
         assert self.masks is not None
@@ -79,19 +131,6 @@ class ImageFolder:
             raise InputError(f"{stem}.*: no mask for image {record.path}")
         rule = f"no pixel above dataset.mask_threshold={self.mask_threshold}"
         return checked_mask(read_mask(path) > self.mask_threshold, self.image(record), path, record.path, rule)
-
-    def _class_records(self, folder: Path) -> list[Record]:
-        if folder.name not in self._labels:
-            raise InputError(f"{folder}: not one of the {len(self.classes)} classes (dataset.classes)")
-        files = sorted(
-            entry.path
-            for entry in os.scandir(folder)
-            if entry.is_file() and Path(entry.name).suffix.lower() in SUFFIXES
-        )
-        if not files:
-            raise InputError(f"{folder}: class folder without images; add some or remove the folder")
-        label = self._labels[folder.name]
-        return [Record(Path(path).relative_to(self.root).as_posix(), label, path) for path in files]
 
 
 def imagenet_wnids() -> list[str]:
@@ -112,5 +151,58 @@ def class_words(name: str) -> str:
     return str(ImageNetInfo("imagenet-22k").label_name_to_description(name)).split(",")[0]
 
 
-def _class_folders(folder: Path) -> list[str]:
-    return sorted(e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith("."))
+def _ordered(names: Sequence[str], folder: Path) -> tuple[str, ...]:
+    """Sorted folders in the order of the labels, with a line where people would count otherwise."""
+    parts = {name: re.split(r"(\d+)", name) for name in names}  # words at even places, numbers at odd ones
+    natural = sorted(names, key=lambda name: [int(p) if i % 2 else p for i, p in enumerate(parts[name])])
+    if natural == list(names):
+        return tuple(names)
+    numbers = all(name.isdecimal() for name in names)
+    order = tuple(natural if numbers else names)
+    how = "as numbers" if numbers else "as words"
+    say_once(f"{folder}: classes are sorted {how}, {', '.join(order[:4])}, ...; dataset.classes gives another order")
+    return order
+
+
+def _check_level(split: str, folder: Path, root: Path, found: Mapping[str, Sequence[str]]) -> None:
+    """InputError where what should be class folders are folders of class folders."""
+    below = {name: _below(folder / name, paths) for name, paths in found.items() if paths}
+    nested = {name: parts for name, parts in below.items() if "" not in parts}
+    high = [name for name, parts in nested.items() if parts & set(found)]
+    if not high and len(nested) == len(below):
+        high = [name for name in nested if name.lower() in _LEVELS or len(nested) == 1]
+    if high:
+        raise InputError(
+            f"{folder}: {', '.join(high)} hold class folders, not photographs: one level too high; give"
+            f" {_level_below(split, folder, high, root)}, or dataset.classes if these are the classes"
+        )
+
+
+def _level_below(split: str, folder: Path, names: Sequence[str], root: Path) -> str:
+    """The key that says which of the folders ``names`` in ``folder`` holds the class folders."""
+    splits = [name for each in _SPLITS for name in names if name.lower() == each]
+    if splits:
+        return f"dataset.splits.{split}={(folder / splits[0]).relative_to(root)}"
+    return f"dataset.root={folder / names[0]}" if names else ""
+
+
+def _too_low(folder: Path) -> str:
+    """A hint where ``folder`` is what should be a class folder."""
+    count = sum(is_photograph(entry) for entry in entries(folder))
+    return (
+        f", but {count} photographs: one level too low? Give dataset.root={folder.absolute().parent}" if count else ""
+    )
+
+
+def _say_nested(folder: Path, found: Mapping[str, Sequence[str]]) -> None:
+    """A line about photographs in folders below class folders."""
+    below = {name: sorted(_below(folder / name, paths) - {""}) for name, paths in found.items()}
+    if some := [f"{name}/{part}" for name, parts in below.items() for part in parts]:
+        more = f" and {len(some) - 3} more" if len(some) > 3 else ""
+        say_once(f"{folder}: photographs in subfolders are of the class above: {', '.join(some[:3])}{more}")
+
+
+def _below(folder: Path, paths: Sequence[str]) -> set[str]:
+    """The folders directly in ``folder`` that ``paths`` lie in, "" for itself."""
+    start = len(str(folder)) + 1
+    return {path[start:].rpartition(os.sep)[0].partition(os.sep)[0] for path in paths}

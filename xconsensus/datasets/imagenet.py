@@ -20,7 +20,7 @@ _IMAGE = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 
 
 class ImageNet(ImageFolder):
-    """Class folders named by WordNet id, or ILSVRC2012_val_*.JPEG in one folder; each split may be either.
+    """Class folders named by WordNet id, or ILSVRC2012_val_*.JPEG in one folder; each split may be either, or both.
 
     Labels index the 1000 sorted WordNet ids, which are the classes, also where only some of them are there.
     ``devkit`` is the devkit's folder, needed for images in one folder only; None for ILSVRC2012_devkit_t12 inside or
@@ -40,10 +40,9 @@ class ImageNet(ImageFolder):
         super().__init__(root=root, splits=splits, masks=masks, mask_threshold=mask_threshold, classes="imagenet")
         self.devkit = Path(devkit) if devkit else None
 
-    def records(self, split: str) -> list[Record]:
-        if split in self.splits and (numbered := _numbered(self.splits[split])):
-            return self._labelled(self.splits[split], numbered)
-        return super().records(split)
+    def _loose(self, folder: Path) -> list[Record]:
+        numbered = _numbered(folder)
+        return self._labelled(folder, numbered) if numbered else []
 
     def _labelled(self, folder: Path, numbered: Mapping[str, int]) -> list[Record]:
         truth = self._devkit_folder() / _TRUTH
@@ -55,8 +54,7 @@ class ImageNet(ImageFolder):
                 raise InputError(f"{truth}: has {len(ids)} lines, none for image {folder / name}")
             if ids[number - 1] not in labels:
                 raise InputError(f"{truth}:{number}: {ids[number - 1]} is no class of meta.mat beside it")
-            path = folder / name
-            records.append(Record(path.relative_to(self.root).as_posix(), labels[ids[number - 1]], str(path)))
+            records.append(self._record(str(folder / name), labels[ids[number - 1]]))
         return present(records, folder)
 
     def _devkit_folder(self) -> Path:

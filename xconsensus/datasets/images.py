@@ -4,11 +4,14 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, features
 
+from xconsensus.datasets.depth import UnknownWhiteError, depth_of, to_bytes
+from xconsensus.datasets.records import Record
 from xconsensus.errors import CommonError, InputError
 
 RESAMPLING: Mapping[str, Image.Resampling] = {
@@ -16,20 +19,58 @@ RESAMPLING: Mapping[str, Image.Resampling] = {
     "bicubic": Image.Resampling.BICUBIC,
     "nearest": Image.Resampling.NEAREST,
 }
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+_AVIF = (
+    ("AVIF",) if "avif" in features.modules and features.check("avif") else ()
+)  # from Pillow 11.3 on, where it was built with it
+_NAMES = "bmp gif jfif jif jpe jpeg jpg pbm pgm png pnm ppm tif tiff webp"
+SUFFIXES = frozenset(f".{name.lower()}" for name in (*_NAMES.split(), *_AVIF))
 # Pillow looks at the content, not at the suffix, and knows formats that start other programs (EPS: Ghostscript)
-_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP", *_AVIF)
 
 
-def read_rgb(path: Path) -> NDArray[np.uint8]:
+MOST_PIXELS = 2**26  # of a resized image: 200 MB in bytes
+
+
+def read_rgb(path: Path, white: float | None = None) -> NDArray[np.uint8]:
     """The image in ``path`` as RGB uint8 of shape (H, W, 3), turned upright by its EXIF orientation.
 
-    Palette, grey, CMYK and 16-bit images are converted; transparent pixels are laid on white.
+    Palette, grey and CMYK images are converted; transparent pixels are laid on white. In files of more than 8 bits a
+    channel the value ``white`` is white; with None what the file declares, or what its values leave no doubt about.
 
-    Raises InputError naming the file when it is missing, empty, truncated, too large or no image.
+    Raises InputError naming the file when it is missing, empty, truncated, too large or no image, or when it cannot be
+    told what is white in it.
     """
-    with _opened(path) as image:
-        return np.asarray(_to_rgb(image))
+    with _file(path) as image:
+        if depth := depth_of(image, path):
+            image = to_bytes(image, path, depth, white)
+        return np.asarray(_to_rgb(_upright(image)))
+
+
+def reads_otherwise(path: Path, white: float | None = None) -> bool:
+    """Whether `read_rgb` gives other pixels, or none, than it did before files were asked what is white in them.
+
+    Files of 8 bits a channel are only opened, not decoded. Raises InputError for what cannot be read at all.
+    """
+    with _file(path) as image:
+        if not depth_of(image, path):
+            return _is_mapped_askew(image)
+        before = np.asarray(_to_rgb(_upright(image)))
+    try:
+        return not np.array_equal(read_rgb(path, white), before)
+    except InputError:
+        return True
+
+
+class ImageFiles:
+    """Of data sets whose images are files: ``white`` is the value that is white in those of more than 8 bits a channel
+    (``dataset.white``), None where they tell it.
+    """
+
+    white: float | None = None
+
+    def image(self, record: Record) -> NDArray[np.uint8]:
+        """RGB uint8 (H, W, 3), upright; InputError naming the file that cannot be read."""
+        return read_rgb(Path(record.path), self.white)
 
 
 def upright_size(path: Path) -> tuple[int, int] | None:
@@ -81,6 +122,16 @@ def short_edge(pixels: NDArray[np.uint8], size: int, interpolation: str = "bicub
     return np.asarray(Image.fromarray(pixels).resize(shape, RESAMPLING[interpolation]))
 
 
+def check_resized(shape: tuple[int, ...], size: int) -> None:
+    """InputError for an image of ``shape`` (H, W, ...) that were huge once its shorter edge is resized to ``size``."""
+    height, width = shape[:2]
+    if (pixels := height * width * (size / min(height, width)) ** 2) > MOST_PIXELS:
+        raise InputError(
+            f"{_size(shape)} pixels become {pixels / 1e6:.0f} million with the short edge at {size}, more than the"
+            f" {MOST_PIXELS / 1e6:.0f} million that are taken: crop or remove it"
+        )
+
+
 def center_crop(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """The central ``size`` x ``size`` pixels of an image or mask at least that large."""
     top, left = (pixels.shape[0] - size) // 2, (pixels.shape[1] - size) // 2
@@ -99,12 +150,18 @@ def _size(shape: tuple[int, ...]) -> str:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    """RGB of any mode; of those with more than 8 bits, as files were read before their depth was looked at."""
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):  # 16-bit grey in files of the older kind, or floats already in 0..255
         values = np.asarray(image, dtype=np.float64)
         scale = 1 / 257 if values.max(initial=0) > 255 else 1.0
         return Image.fromarray(np.clip(values * scale, 0, 255).astype(np.uint8)).convert("RGB")
+    return on_white(image)
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """RGB of an image of 8 bits a channel, transparent pixels laid on white."""
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
@@ -114,15 +171,35 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """The first frame of an image file, decoded and upright; a failure, also of the body, is a line with its name."""
+    with _file(path) as image:
+        yield _upright(image)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()
+    return ImageOps.exif_transpose(image)
+
+
+@contextmanager
+def _file(path: Path) -> Iterator[Image.Image]:
+    """An image file of a size that is taken, not decoded yet; a failure, also of the body, is a line with its name."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd EXIF and TIFF tags are the file's business, not the user's
             with Image.open(path, formats=_FORMATS) as image:
                 _check_size(image)
-                image.load()
-                yield ImageOps.exif_transpose(image)
+                if _is_mapped_askew(image):
+                    image.filename = ""  # without a name it is read
+                yield image
+    except UnknownWhiteError as error:
+        raise CommonError(f"{path}: {error}") from error
     except Exception as error:  # decoders of hostile files raise nearly anything
         raise CommonError(f"{path}: cannot be read as an image ({_reason(path, error)})") from error
+
+
+def _is_mapped_askew(image: Any) -> bool:
+    """Whether Pillow maps the file into memory with its sides exchanged: TIFF of one channel that is to be turned."""
+    return image.format == "TIFF" and len(image.getbands()) == 1 and image.tag_v2.get(0x0112, 1) > 4
 
 
 def _check_size(image: Image.Image) -> None:
@@ -138,8 +215,3 @@ def _reason(path: Path, error: Exception) -> str:
     if path.is_file() and path.stat().st_size == 0:
         return "the file is empty"
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def reads_otherwise(path: Path) -> bool:  # noqa: ARG001
-    """Placeholder until the depth rule is there."""
-    return False

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from xconsensus.datasets.images import checked_mask, read_mask, read_rgb
+from xconsensus.datasets.images import ImageFiles, checked_mask, read_mask
 from xconsensus.datasets.official import need, part_of, present, table
 from xconsensus.datasets.records import Record
 from xconsensus.errors import InputError
@@ -18,7 +18,7 @@ _FETCH = (
 )
 
 
-class OxfordPets:
+class OxfordPets(ImageFiles):
     """The official layout below ``root``: images/, annotations/trimaps/ and the lists in annotations/.
 
     ``splits`` maps each split to its list (trainval, test). Labels count the breeds that these lists name, in the
@@ -65,9 +65,6 @@ class OxfordPets:
             for name, number, *_ in self._rows[split]
         ]
         return present(named, path)
-
-    def image(self, record: Record) -> NDArray[np.uint8]:
-        return read_rgb(Path(record.path))
 
     def mask(self, record: Record) -> NDArray[np.bool_]:
         path = self.root / f"annotations/trimaps/{record.image_id}.png"

@@ -9,6 +9,7 @@ from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryV
 from xconsensus.arithmetic.precision import PRECISIONS
 from xconsensus.errors import InputError, check_type, nearest
 from xconsensus.experiment.removed import take_removed
+from xconsensus.members.member import LARGEST_SIDE
 from xconsensus.progress import MODES
 from xconsensus.store.provenance import flat
 
@@ -64,6 +65,8 @@ def _check(config: dict[str, Any]) -> None:
                 raise InputError(f"{key}={value} is less than 1")
         elif key not in ("threads", "explain.images", "explain.per_class"):
             raise InputError(f"{key} is null: give a whole number")
+    if (resize := config["dataset"]["resize"]) > LARGEST_SIDE:
+        raise InputError(f"dataset.resize={resize} is more than the {LARGEST_SIDE} pixels that are taken")
     if config["dataset"]["size"] > config["dataset"]["resize"]:
         raise InputError(
             f"dataset.size={values['dataset.size']} is more than dataset.resize={values['dataset.resize']}"

@@ -112,7 +112,6 @@ def open_experiment(values: Mapping[str, Any], keep: bool = True) -> Experiment:
     device = device_of(values["device"])
     dataset = datasets.load(group)
     room, skip = values["finetune"]["cache_gib"] * 2**30, values["on_bad_image"] == "skip"
-    images = CroppedImages(dataset, group["resize"], group["size"], room, skip)
     store = Store(Path(values["output_dir"]), group["name"])
     store.images(committee["name"])  # a name that can be no file stops here
     specifications = catalogue.specifications(committee)
@@ -127,6 +126,8 @@ def open_experiment(values: Mapping[str, Any], keep: bool = True) -> Experiment:
     )
     _check_committee(committee, members)
     inputs = Inputs(dataset, store, values["progress"], again=values["verify"], keep=keep)
+    largest = max(group["resize"], *(member.resize for member in members))
+    images = CroppedImages(dataset, group["resize"], group["size"], room, skip, largest)
     return Experiment(values, dataset, images, inputs, tuple(members), store, device)
 
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from xconsensus.datasets import Dataset, Record
-from xconsensus.datasets.images import reads_otherwise
+from xconsensus.datasets.images import ImageFiles, reads_otherwise
+from xconsensus.errors import InputError
 from xconsensus.store.contents import Contents, look
 from xconsensus.store.folders import Store
 
@@ -46,7 +47,7 @@ class Inputs:
             self.store.contents(split),
             {record.image_id: record.path for record in records},
             {record.image_id: self._label_then(record.label) for record in records},
-            lambda path: reads_otherwise(Path(path)),
+            self._was_read_otherwise,
             again=self.again,
             keep=self.keep,
             progress=self.progress,
@@ -58,6 +59,15 @@ class Inputs:
         labels_then = {each: image.label_then for each, image in seen.items()}
         self._contents[split, False] = plain
         self._contents[split, True] = plain.with_labels(self.labels(split), labels_then)
+
+    def _was_read_otherwise(self, path: str) -> bool:
+        """Whether the version before read other pixels from an image file; own code's reading is its own."""
+        if not isinstance(self.dataset, ImageFiles):
+            return False
+        try:
+            return reads_otherwise(Path(path), self.dataset.white)
+        except InputError:  # nobody could read it
+            return False
 
     def _label_then(self, label: int) -> int:
         """The label that the version before gave an image: it had class folders called by numbers in another order."""

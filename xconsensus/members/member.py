@@ -17,6 +17,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 LIBRARIES = ("timm", "torchvision", "module")
 CROP_MODES = ("center", "squash", "border")  # timm's
 _PREPROCESSING = ("input_size", "resize", "mean", "std", "interpolation")
+LARGEST_SIDE = 2**12  # pixels: sizes beyond are slips, and images of them gigabytes
 INTERPOLATIONS = ("bilinear", "bicubic")  # those that torch can smooth before it shrinks an image
 
 
@@ -205,6 +206,8 @@ def _check_sizes(name: str, spec: Mapping[str, Any]) -> None:
     for key in ("input_size", "resize"):
         value = spec.get(key, 1)
         if isinstance(value, int | float) and not isinstance(value, bool) and value >= 1 and value == value // 1:
+            if value > LARGEST_SIDE:
+                raise InputError(f"member {name}: {key}={value} is more than the {LARGEST_SIDE} pixels that are taken")
             continue
         square = isinstance(value, list | tuple) and value and value[-1] == value[-2:][0]  # timm prints [3, 224, 224]
         side = value[-1] if square and isinstance(value[-1], int) else 224

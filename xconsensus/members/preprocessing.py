@@ -4,7 +4,6 @@ Artefacts carry the number of the `RULE` they were made by; those that carry non
 member says, the long edge rounded, always cut from the centre, an odd margin's smaller half above and on the left.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -12,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from xconsensus.errors import InputError
 from xconsensus.members.member import Member
 
 RULE = 2
@@ -69,13 +67,8 @@ def geometry_of_rule_1(member: Member, width: int, height: int) -> Geometry:
 
 
 def view(member: Member, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The member's input, RGB uint8 (input_size, input_size, 3), of a whole image (H, W, 3).
-
-    Raises InputError for an image so thin that it would be resized to more pixels than Pillow takes.
-    """
+    """The member's input, RGB uint8 (input_size, input_size, 3), of a whole image (H, W, 3)."""
     width, height, interpolation, left, top = geometry(member, pixels.shape[1], pixels.shape[0])
-    if width * height > (limit := Image.MAX_IMAGE_PIXELS or math.inf):
-        raise InputError(f"would be resized to {width}x{height}, more than the {limit} pixels that are taken")
     image = Image.fromarray(pixels)
     if interpolation:
         image = image.resize((width, height), _RESAMPLING[interpolation])

@@ -247,8 +247,7 @@ def _predict(experiment: Experiment, network: Network, records: Sequence[Record]
     with counter(title, len(records), "images", experiment.config["progress"]) as count, torch.inference_mode():
         for first in range(0, len(records), size):
             batch = records[first : first + size]
-            made = partial(experiment.images.made, how=pixels_by(member))
-            views = [made(record, make=partial(_view, member, record)) for record in batch]
+            views = [experiment.images.made(record, pixels_by(member), partial(view, member)) for record in batch]
             crops = torch.from_numpy(np.stack(views))
             compute = partial(_probabilities, network, crops.permute(0, 3, 1, 2))
             probabilities, at_a_time = within_memory(compute, at_a_time, member.name, "finetune.eval_batch_size")
@@ -257,14 +256,6 @@ def _predict(experiment: Experiment, network: Network, records: Sequence[Record]
                 raise InputError(f"member {member.name} returns NaN for image {batch[bad[0]].image_id}")
             count.add(len(batch))
     return torch.cat(found)
-
-
-def _view(member: Member, record: Record, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """`view` of the image's pixels; its InputError names member and image."""
-    try:
-        return view(member, pixels)
-    except InputError as error:
-        raise InputError(f"member {member.name}: image {record.image_id} {error}") from error
 
 
 def _probabilities(network: Network, images: torch.Tensor, at_a_time: int) -> torch.Tensor:
