@@ -81,6 +81,13 @@ def preprocessing(name: str, library: str, model: str, tag: str | bool) -> dict[
     return {**found, "kwargs": kwargs}
 
 
+def classes_of(name: str, library: str, model: str, tag: str | bool) -> int:
+    """How many classes the weights tell apart."""
+    if library == "timm":
+        return int(_timm_cfg(name, model, tag).num_classes)
+    return len(torchvision_weights(name, model, tag).meta["categories"])
+
+
 def how_to_get(name: str, library: str, model: str, tag: str | bool) -> str:
     """What to do about weights that cannot be downloaded: which file to fetch, and where to put it."""
     if library == "timm":

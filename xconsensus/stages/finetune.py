@@ -14,17 +14,17 @@ from xconsensus.datasets.images import center_crop
 from xconsensus.errors import InputError
 from xconsensus.experiment.artefacts import prediction_settings, weights_settings, with_trained_weights
 from xconsensus.experiment.experiment import Experiment, start
+from xconsensus.experiment.networks import network_for
 from xconsensus.jobs.failures import Failures
 from xconsensus.jobs.memory import is_out_of_memory, release_freed_memory, within_memory
 from xconsensus.jobs.shares import own_share
 from xconsensus.jobs.worklog import Worklog
-from xconsensus.members.costs import operations_a_pass, rehearsal, seconds_a_pass
+from xconsensus.members.costs import operations_a_pass, seconds_a_pass
 from xconsensus.members.member import Member
-from xconsensus.members.network import Network, network_of
+from xconsensus.members.network import Network
 from xconsensus.members.training import Images, Recipe, State, train
 from xconsensus.progress import counter, log
 from xconsensus.scores.accuracy import accuracy
-from xconsensus.seeding import seed_of
 from xconsensus.store.files import remove, write_json
 from xconsensus.store.locks import claimed
 from xconsensus.store.provenance import check_settings
@@ -109,8 +109,7 @@ def train_member(
     worklog.begin()
     usable = experiment.images.usable(training)
     images = Images(lambda i: experiment.images.resized(usable[i], member.resize), [record.label for record in usable])
-    torch.manual_seed(seed_of(experiment.seed, member.name, "weights"))
-    network = network_of(member, len(experiment.dataset.classes), experiment.device, new_head=True)
+    network = network_for(experiment, member, untrained=True)
     state = _restore(checkpoint) if _is_made(experiment, checkpoint, settings) else State()
     with counter(title, recipe.epochs, "epochs", experiment.config["progress"]) as count:
         count.add(state.epoch)
@@ -177,8 +176,7 @@ def predict_member(
     if _is_made(experiment, path, settings):
         return
     worklog.begin()
-    new_head = experiment.config["committee"]["finetune"]
-    network = network_of(member, len(experiment.dataset.classes), experiment.device, new_head)
+    network = network_for(experiment, member)
     probabilities = _predict(experiment, network, records, f"{title}: {split} predictions")
     labels = torch.tensor([record.label for record in records])
     share = accuracy(probabilities.argmax(1), labels)
@@ -238,8 +236,8 @@ def _plan(
             path = experiment.store.weights(member.name)
             settings = weights_settings(experiment, member, recipe, len(training)) if new_head else {}
             trained = new_head and _is_made(experiment, path, settings)
-            ready = rehearsal(with_trained_weights(experiment, member) if trained else member)
-            network = network_of(ready, classes, experiment.device, new_head)
+            ready = with_trained_weights(experiment, member) if trained else member
+            network = network_for(experiment, ready, untrained=new_head and not trained)
             steps = recipe.epochs * len(training) if new_head and not trained else 0
             what = f"to train, {recipe.epochs} epochs of {len(training)} images" if steps else "as it is"
             parameters = sum(tensor.numel() for tensor in network.model.parameters())
