@@ -58,6 +58,7 @@ class Network(nn.Module):
         predicted = int(probabilities.argmax())
         return predicted, float(probabilities[predicted])
 
+    @torch.enable_grad()  # whatever own code has switched
     def gradients(self, inputs: Tensor, target: int) -> Tensor:
         """Gradient of the softmax probability of class ``target`` by each normalised input, (n, 3, H, W) like them.
 

@@ -144,6 +144,8 @@ def _epoch(
                     " more, or finetune.frozen_statistics=true"
                 ) from error
         loss = F.cross_entropy(logits, labels.to(network.device))
+        if not loss.requires_grad:
+            raise InputError(f"member {network.member.name}: no gradient reaches its weights, which cannot be trained")
         if not torch.isfinite(loss):
             raise InputError(
                 f"member {network.member.name}: loss is {loss.item()} in epoch {epoch + 1};"
