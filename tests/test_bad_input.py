@@ -340,8 +340,15 @@ def test_a_member_without_its_weights_does_not_stop_the_others(photographs: Proj
 
 
 def test_a_member_whose_code_raises_does_not_stop_the_others(photographs: Project) -> None:
-    with pytest.raises(RuntimeError, match="no such layer"):  # for who wrote the code
-        photographs.run("explain", "+committee.members.second.model=grids.py:Broken")
+    outcome = photographs.run("explain", "+committee.members.second.model=grids.py:Broken")
+    refused(outcome, "member second", "grids.py, line 20", "RuntimeError: no such layer", folder=photographs.folder)
+    explained = photographs.outputs / "pets/explanations/lime"
+    assert {path.name for path in explained.iterdir()} == {"first", "third", "fourth"}
+
+
+def test_a_member_whose_code_raises_in_the_middle_does_not_stop_the_others(photographs: Project) -> None:
+    with pytest.raises(RuntimeError, match="too many"):  # for who wrote the code
+        photographs.run("explain", "+committee.members.second.model=grids.py:Late")
     explained = photographs.outputs / "pets/explanations/lime"
     assert {path.name for path in explained.iterdir()} == {"first", "third", "fourth"}
 

@@ -3,11 +3,19 @@
 import hashlib
 import importlib
 import importlib.util
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any
 
 from xconsensus.errors import InputError
+from xconsensus.progress import log
+
+_replaced: list[object] = []  # streams in place of standard output; collected, they would close what they wrap
 
 
 def is_own(name: str) -> bool:
@@ -16,17 +24,63 @@ def is_own(name: str) -> bool:
 
 
 def load(name: str, key: str) -> Any:
-    """What ``path/to/file.py:NAME`` or ``package.module.NAME`` stands for; importing it runs the code.
+    """What ``path/to/file.py:NAME`` or ``package.module.NAME`` stands for; importing it runs the code, `contained`.
 
     Raises InputError, naming ``key``, the config key or member, when there is no such code or it fails.
     """
     source, _, attribute = name.rpartition(":" if ".py:" in name else ".")
     try:
-        module = _from_file(source) if source.endswith(".py") else importlib.import_module(source)
-        return getattr(module, attribute)
+        with contained():
+            module = _from_file(source) if source.endswith(".py") else importlib.import_module(source)
+            return getattr(module, attribute)
     except Exception as error:  # the user's code raises anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{key}: cannot import {name} ({reason})") from error
+
+
+class EndedError(Exception):
+    """Own code called sys.exit, argparse's way of refusing arguments too."""
+
+
+@contextmanager
+def contained() -> Iterator[None]:
+    """Run own code, such as a whole training script, without arguments; what it switches in this process is put back.
+
+    That is the working folder, standard output and error, logging, and torch's modes, default number and device.
+    Raises EndedError where it would end the program.
+    """
+    import torch
+
+    folder = Path.cwd()
+    named: list[tuple[Any, str]] = [(sys, name) for name in ("argv", "stdout", "stderr")]
+    named += [(torch.backends.cudnn, name) for name in ("enabled", "benchmark", "deterministic", "allow_tf32")]
+    named += [(logging.root.manager, "disable"), (log, "disabled")]
+    kept = [(owner, name, getattr(owner, name)) for owner, name in named]
+    modes: list[tuple[Callable[[Any], object], Any]] = [
+        (torch.set_default_dtype, torch.get_default_dtype()),
+        (torch.set_grad_enabled, torch.is_grad_enabled()),
+        (torch.set_deterministic_debug_mode, torch.get_deterministic_debug_mode()),
+        (torch.set_float32_matmul_precision, torch.get_float32_matmul_precision()),
+        (torch.set_num_threads, torch.get_num_threads()),
+        (torch.autograd.set_detect_anomaly, torch.is_anomaly_enabled()),
+    ]
+    device = torch.get_default_device()
+    sys.argv = sys.argv[:1]
+    try:
+        yield
+    except SystemExit as end:
+        reason = f"it ends the program, by sys.exit({'' if end.code is None else end.code})"
+        raise EndedError(f"{reason}; what is not to run on import goes below if __name__ == '__main__':") from end
+    finally:
+        _replaced.extend((sys.stdout, sys.stderr))
+        for owner, name, value in kept:
+            setattr(owner, name, value)
+        for put_back, mode in modes:
+            put_back(mode)
+        if torch.get_default_device() != device:
+            torch.set_default_device(None)
+        with suppress(OSError):
+            os.chdir(folder)
 
 
 def settled(name: str) -> str:

@@ -45,6 +45,8 @@ def in_precision(network: Network, precision: str, classes: int) -> Network | Fe
     """
     if precision == "float32":
         return network
+    if type(network.model).__module__.startswith("torch.jit."):  # whose head cannot stay in float32
+        raise InputError(f"explain.precision={precision}: member {network.member.name} is TorchScript; set float32")
     model = _in_8_bits(network) if precision == "int8" else _in_16_bits(network, HALVES[precision], classes)
     return FewerBits(network, Network(network.member, model).to(network.device), precision)
 

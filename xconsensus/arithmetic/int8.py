@@ -20,6 +20,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from xconsensus.arithmetic.byte_layers import ByteConv2d, ToBytes
 from xconsensus.arithmetic.onednn import Scale, add_to
+from xconsensus.members.network import logits_of
 
 # activations that a convolution of bytes computes itself, as oneDNN names them
 _MODULES = {nn.ReLU: "relu", nn.ReLU6: "hardtanh", nn.SiLU: "swish", nn.Hardswish: "hardswish"}
@@ -51,17 +52,16 @@ class Int8(nn.Module):
             raise ValueError("8 bits are too few for it")
 
     def forward(self, inputs: Tensor) -> Tensor:
-        logits: Tensor = self.rounded(inputs)
-        return logits
+        return logits_of(self.rounded(inputs))
 
     def calibrate(self, inputs: Tensor) -> Tensor:
         """Fit what bytes stand for, and biases, to inputs like these (n, 3, H, W); their logits in float32."""
         seen = _Seen(self.original, self.scales)
-        logits: Tensor = seen.run(inputs)
+        logits = logits_of(seen.run(inputs.clone()))  # some models change what they get
         for name, means in seen.means.items():
             if isinstance(convolution := self.rounded.get_submodule(name), ByteConv2d):
                 convolution.expect(means)
-        self.rounded(inputs)
+        self.rounded(inputs.clone())
         return logits
 
 

@@ -44,6 +44,10 @@ class Failures:
             log.error(f"error: member {member}: {message}")
             self.defects.append(error)
             worklog.end("failed", message)
+        except SystemExit as end:  # of the member's own code
+            message = f"member {member}: its code ends the program, by sys.exit({end.code})"
+            self.messages.append(message)
+            worklog.end("failed", message)
         except BaseException:
             worklog.end("stopped")
             raise

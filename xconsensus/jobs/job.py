@@ -52,8 +52,7 @@ class Job:
                 raise InputError(f"source={config.source} is neither run nor published")
             if config.shards != 1 and self.stage not in SHARED:
                 raise InputError(f"{self.stage} is not shared by jobs: leave out shard and shards")
-            stage = importlib.import_module(f"xconsensus.stages.{self.stage}")
-            stage.run(for_each_explainer(config) if self.stage in SEVERAL else config)
+            self._work(for_each_explainer(config) if self.stage in SEVERAL else config)
             worklog.end("done")
         except InputError as error:
             worklog.end("failed", str(error))
@@ -64,6 +63,15 @@ class Job:
         except BaseException as error:
             worklog.end("failed", type(error).__name__)
             raise
+
+    def _work(self, config: DictConfig | list[DictConfig]) -> None:
+        stage = importlib.import_module(f"xconsensus.stages.{self.stage}")
+        try:
+            stage.run(config)
+        except SystemExit as end:
+            if self.stage == "status":  # whose answer it is
+                raise
+            raise InputError(f"own code of the config ended the program, by sys.exit({end.code})") from end
 
 
 def for_each_explainer(config: DictConfig) -> list[DictConfig]:

@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from xconsensus.members.member import Member
-from xconsensus.members.network import Network
+from xconsensus.members.network import Network, set_trainable
 from xconsensus.members.weights import build
 
 _IMAGES = 8
@@ -22,7 +22,8 @@ def seconds_a_pass(network: Network, size: int, gradients: Literal["inputs", "we
     inputs = torch.zeros(_IMAGES, 3, size, size, device=network.device, requires_grad=gradients == "inputs")
     leaves = [inputs]
     if gradients == "weights":
-        leaves = list(network.model.requires_grad_(True).parameters())
+        set_trainable(network.model, True)
+        leaves = list(network.model.parameters())
     with torch.set_grad_enabled(gradients is not None):
         for _ in range(2):  # the first one warms up
             started = time.perf_counter()

@@ -1,5 +1,7 @@
 """A member's network on the device: what explainers and training call."""
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,7 +23,8 @@ class Network(nn.Module):
         super().__init__()
         self.member = member
         # channels last: up to twice as fast in convolutions, on CPU and GPU alike
-        self.model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = model.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        set_trainable(model, False)
         self.register_buffer("mean", torch.tensor(member.mean).view(3, 1, 1) * 255)
         self.register_buffer("std", torch.tensor(member.std).view(3, 1, 1) * 255)
 
@@ -36,16 +39,17 @@ class Network(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits (N, classes), float32, of normalised inputs (N, 3, H, W)."""
-        logits: Tensor = self.model(self.resized(inputs))
-        return logits.float()
+        return logits_of(self.model(self.resized(inputs))).float()
 
     def resized(self, inputs: Tensor) -> Tensor:
-        """Normalised inputs (N, 3, H, W) in the member's input size, as the model takes them: channels last."""
+        """Normalised inputs (N, 3, H, W) in the member's input size, as the model takes them: channels last, and a
+        copy, since some models change what they get.
+        """
         size = self.member.input_size
         if inputs.shape[-2:] != (size, size):
             mode = self.member.interpolation
             inputs = F.interpolate(inputs.float(), (size, size), mode=mode, antialias=True, align_corners=False)
-        return inputs.contiguous(memory_format=torch.channels_last)
+        return inputs.clone(memory_format=torch.channels_last)
 
     def label(self, image: Tensor) -> tuple[int, float]:
         """The predicted class of one normalised image (3, H, W), and its softmax probability."""
@@ -54,6 +58,7 @@ class Network(nn.Module):
         predicted = int(probabilities.argmax())
         return predicted, float(probabilities[predicted])
 
+    @torch.enable_grad()  # whatever own code has switched
     def gradients(self, inputs: Tensor, target: int) -> Tensor:
         """Gradient of the softmax probability of class ``target`` by each normalised input, (n, 3, H, W) like them.
 
@@ -70,13 +75,34 @@ class Network(nn.Module):
         return by_inputs.mul_(scale[:, :, None, None])
 
 
+def logits_of(output: object) -> Tensor:
+    """The logits (N, classes) in what a model returns: a tensor, (N, classes, 1, 1) too, ``.logits``, ``["logits"]``,
+    or the first of several outputs. Raises TypeError for anything else.
+    """
+    if isinstance(output, Tensor):
+        return output.flatten(1) if output.ndim > 2 and output.shape[2:].numel() == 1 else output
+    if (found := getattr(output, "logits", None)) is not None:
+        return logits_of(found)
+    if isinstance(output, Mapping) and "logits" in output:
+        return logits_of(output["logits"])
+    if isinstance(output, Sequence) and output and not isinstance(output, str):
+        return logits_of(output[0])
+    raise TypeError(f"it returns {type(output).__name__}, no logits")
+
+
+def set_trainable(model: nn.Module, trainable: bool) -> None:
+    """Have the model's weights require gradients or not; TorchScript has no ``requires_grad_``."""
+    for parameter in model.parameters():
+        parameter.requires_grad_(trainable)
+
+
 def network_of(member: Member, classes: int, device: torch.device, new_head: bool = False) -> Network:
     """The member's network on the device, with its weights; where a file has other classes, with a ``new_head``, which
     is then to be trained.
 
     Raises InputError naming the member for weights that cannot be read or do not fit.
     """
-    model = build(member, classes)
+    model = build(member, classes, new_head)
     if member.weights and (file := member.weights_file()):
         head = head_tensors(member, classes) if new_head else ()
         fill(model, member, read_weights(file, member.name, member.weights_key), member.weights, head)

@@ -114,6 +114,13 @@ def _of_torchvision(weights: Any) -> dict[str, Any]:
     return {"input_size": size, "resize": resize, **colours, **how}
 
 
+def classes_of(name: str, library: str, model: str, tag: str | bool) -> int:
+    """How many classes the weights tell apart."""
+    if library == "timm":
+        return int(_timm_cfg(name, model, tag).num_classes)
+    return len(torchvision_weights(name, model, tag).meta["categories"])
+
+
 def how_to_get(name: str, library: str, model: str, tag: str | bool) -> str:
     """What to do about weights that cannot be downloaded: which file to fetch, and where to put it."""
     if library == "timm":

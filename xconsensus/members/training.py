@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from xconsensus.errors import InputError
-from xconsensus.members.network import Network
+from xconsensus.members.network import Network, set_trainable
 from xconsensus.seeding import generator, seed_of
 from xconsensus.threads import ahead
 
@@ -90,7 +90,7 @@ def train(network: Network, images: Images, recipe: Recipe, seed: int, state: St
     """
     state = state or State()
     member, model = network.member.name, network.model
-    model.requires_grad_(True)
+    set_trainable(model, True)
     optimizer = torch.optim.SGD(
         model.parameters(),
         lr=recipe.learning_rate,
@@ -110,7 +110,8 @@ def train(network: Network, images: Images, recipe: Recipe, seed: int, state: St
         state.history.append({"epoch": float(epoch + 1), "loss": loss})
         state.epoch, state.model, state.momentum = epoch + 1, model.state_dict(), _momentum(model, optimizer)
         yield state
-    model.eval().requires_grad_(False)
+    model.eval()
+    set_trainable(model, False)
 
 
 def _epoch(
@@ -124,7 +125,7 @@ def _epoch(
     """One pass over the images; the mean loss."""
     order = torch.randperm(len(images.labels), generator=draws).tolist()
     batches = [order[i : i + recipe.batch_size] for i in range(0, len(order), recipe.batch_size)]
-    if len(batches) > 1 and len(batches[-1]) == 1:
+    if len(batches) > 1 and len(batches[-1]) == 1 < recipe.batch_size:
         batches.pop()  # batch normalisation cannot train on a single image
     losses = []
     read = partial(_augmented, images, recipe, network.member.input_size, draws)
@@ -132,10 +133,19 @@ def _epoch(
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate(epoch + step / len(batches))
         with torch.autocast(network.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-            normalised = network.normalise(inputs.to(network.device))
-            outputs = network.model(normalised.contiguous(memory_format=torch.channels_last))
-        logits = outputs if isinstance(outputs, Tensor) else outputs[0]  # some have auxiliary heads in training
-        loss = F.cross_entropy(logits.float(), labels.to(network.device))
+            try:
+                logits = network(network.normalise(inputs.to(network.device)))
+            except ValueError as error:
+                if "more than 1 value per channel" not in str(error):
+                    raise
+                raise InputError(
+                    f"member {network.member.name}: its batch normalisation cannot train on {len(labels)} image at a"
+                    f" time (finetune.batch_size={recipe.batch_size}, {len(images.labels)} training images): take 2 or"
+                    " more, or finetune.frozen_statistics=true"
+                ) from error
+        loss = F.cross_entropy(logits, labels.to(network.device))
+        if not loss.requires_grad:
+            raise InputError(f"member {network.member.name}: no gradient reaches its weights, which cannot be trained")
         if not torch.isfinite(loss):
             raise InputError(
                 f"member {network.member.name}: loss is {loss.item()} in epoch {epoch + 1};"

@@ -17,19 +17,21 @@ from xconsensus.members.checkpoints import as_named_by, is_counter, read_weights
 from xconsensus.members.member import Member, check_model
 
 
-def build(member: Member, num_classes: int) -> nn.Module:
-    """The member's network with random or library-pretrained weights and ``num_classes`` logits, in eval mode.
+def build(member: Member, num_classes: int, new_head: bool = True) -> nn.Module:
+    """The member's network with random or library-pretrained weights and ``num_classes`` logits, float32, in eval mode.
 
-    Raises InputError naming the member when the architecture refuses its kwargs, and, with the file to fetch and
+    Pretrained weights of other classes get a random head, unless ``new_head`` is ruled out. Raises InputError naming
+    the member then, when the architecture refuses its kwargs, and, with the file to fetch and
     where to put it, when its pretrained weights can neither be read nor downloaded.
     """
     check_model(member)
-    constructor = _constructor(member)
+    constructor = _constructor(member, new_head)
     kwargs = dict(member.kwargs)
     if member.library != "module" or "num_classes" in inspect.signature(constructor).parameters:
         kwargs["num_classes"] = num_classes
     try:
-        return constructor(**kwargs).eval()
+        with own_code.contained():
+            return constructor(**kwargs).eval().float()
     except InputError:
         raise
     except Exception as error:  # constructors and downloads raise nearly anything
@@ -46,18 +48,18 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-def _constructor(member: Member) -> Callable[..., nn.Module]:
+def _constructor(member: Member, new_head: bool) -> Callable[..., nn.Module]:
     match member.library:
         case "timm":
-            return partial(_timm_model, member)
+            return partial(_timm_model, member, new_head)
         case "torchvision":
-            return partial(_torchvision_model, member)
+            return partial(_torchvision_model, member, new_head)
         case _:
             constructor: Callable[..., nn.Module] = own_code.load(member.model, f"member {member.name}")
             return constructor
 
 
-def _timm_model(member: Member, num_classes: int, **kwargs: Any) -> nn.Module:
+def _timm_model(member: Member, new_head: bool, num_classes: int, **kwargs: Any) -> nn.Module:
     from xconsensus.compat import torchvision  # noqa: F401, I001  (timm imports torchvision)
     import timm
 
@@ -72,11 +74,11 @@ def _timm_model(member: Member, num_classes: int, **kwargs: Any) -> nn.Module:
     except Exception as error:  # a filter of foreign tensors raises nearly anything
         reason = f"{member.pretrained_file} does not fit {full} ({_one_line(error)})"
         raise InputError(f"member {member.name}: {reason}") from error
-    fill(model, member, whole.state_dict(), member.pretrained_file, head_tensors(member, num_classes))
+    fill(model, member, whole.state_dict(), member.pretrained_file, _head(member, num_classes, new_head))
     return model
 
 
-def _torchvision_model(member: Member, num_classes: int, **kwargs: Any) -> nn.Module:
+def _torchvision_model(member: Member, new_head: bool, num_classes: int, **kwargs: Any) -> nn.Module:
     from xconsensus.compat import torchvision
 
     if member.model in timm_torchvision.WITH_AUXILIARY_HEADS:
@@ -90,8 +92,12 @@ def _torchvision_model(member: Member, num_classes: int, **kwargs: Any) -> nn.Mo
             tensors, source = tag.get_state_dict(progress=False, check_hash=True), str(tag)
         if not kwargs.get("aux_logits", True):
             tensors = {key: value for key, value in tensors.items() if not _is_auxiliary(key)}
-        fill(model, member, tensors, source, head_tensors(member, num_classes))
+        fill(model, member, tensors, source, _head(member, num_classes, new_head))
     return model
+
+
+def _head(member: Member, num_classes: int, new_head: bool) -> list[str]:
+    return head_tensors(member, num_classes) if new_head else []
 
 
 def _local(member: Member) -> dict[str, Tensor]:
@@ -136,6 +142,18 @@ def fill(
         model.load_state_dict(given)
     except (RuntimeError, NotImplementedError) as error:  # sparse, or without data
         raise InputError(f"member {member.name}: {source} has tensors of a kind that cannot be loaded") from error
+
+
+def check_head(member: Member, num_classes: int) -> None:
+    """InputError for a member whose library's weights tell other classes apart: their head would be a random one."""
+    if not member.pretrained or member.pretrained_file:  # which shows its classes when it is read
+        return
+    known = timm_torchvision.classes_of(member.name, member.library, member.model, member.pretrained)
+    if known != num_classes:
+        raise InputError(
+            f"member {member.name}: pretrained={member.pretrained} of {member.model} knows {known} classes, the data"
+            f" set has {num_classes}: train a new head with committee.finetune=true, or name its own weights: FILE"
+        )
 
 
 def head_tensors(member: Member, num_classes: int) -> list[str]:

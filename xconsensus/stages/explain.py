@@ -31,6 +31,7 @@ from xconsensus.experiment.artefacts import (
     with_trained_weights,
 )
 from xconsensus.experiment.experiment import Experiment, start
+from xconsensus.experiment.networks import network_for
 from xconsensus.explainers import Explainer, Explanation, fewer_bits
 from xconsensus.explainers.explanation import Image
 from xconsensus.explainers.superpixels import segment
@@ -39,9 +40,9 @@ from xconsensus.jobs.memory import Batches
 from xconsensus.jobs.process import batch_size_of
 from xconsensus.jobs.shares import own_share
 from xconsensus.jobs.worklog import Worklog
-from xconsensus.members.costs import operations_a_pass, rehearsal, seconds_a_pass
+from xconsensus.members.costs import operations_a_pass, seconds_a_pass
 from xconsensus.members.member import Member
-from xconsensus.members.network import Network, network_of
+from xconsensus.members.network import Network
 from xconsensus.progress import counter, log
 from xconsensus.seeding import generator
 from xconsensus.store.contents import Contents
@@ -282,7 +283,7 @@ def _fields(found: Sequence[Explanation]) -> dict[str, Tensor]:
 def prepared(experiment: Experiment, explainer: Explainer, member: Member) -> Network | FewerBits:
     """The member's network, folded, in the precision that is asked for or that follows from the device and itself."""
     config, classes = experiment.config, len(experiment.dataset.classes)
-    network = fold(network_of(member, classes, experiment.device, config["committee"]["finetune"]))
+    network = fold(network_for(experiment, member, gradients=explainer.passes()[1] > 0))
     if (precision := config["explain"]["precision"]) == "auto":
         return by_rule(network, fewer_bits(explainer), classes)
     return in_precision(network, precision, classes)
@@ -334,7 +335,6 @@ def _plan(experiment: Experiment, explainer: Explainer, own: list[tuple[Member, 
     """Say what the stage would do and cost, after building every member and timing one batch of the slowest."""
     forward, backward = explainer.passes()
     values = 4 * 100 if explainer.on_superpixels else 2 * experiment.images.size**2  # bytes an explanation
-    new_head, classes = experiment.config["committee"]["finetune"], len(experiment.dataset.classes)
     total, seconds = 0, 0.0
     failures = Failures("explain")
     for member, records in own:
@@ -343,7 +343,7 @@ def _plan(experiment: Experiment, explainer: Explainer, own: list[tuple[Member, 
             shards = explanations_of(experiment, ready)
             spoilt(shards, experiment.config["overwrite"])
             todo = len(shards.missing([record.image_id for record in records]))
-            network = network_of(rehearsal(ready), classes, experiment.device, new_head)
+            network = network_for(experiment, ready, gradients=backward > 0)
             cost = seconds_a_pass(network, experiment.images.size, "inputs" if backward else None)
             estimate = todo * max(forward, backward) * cost
             log.info(f"  {member.name}: {todo} images to explain, {len(records) - todo} done, about {estimate:.0f} s")

@@ -21,19 +21,19 @@ from xconsensus.experiment.artefacts import (
     with_trained_weights,
 )
 from xconsensus.experiment.experiment import Experiment, start
+from xconsensus.experiment.networks import network_for
 from xconsensus.experiment.rules import check_training_rule
 from xconsensus.jobs.failures import Failures
 from xconsensus.jobs.memory import is_out_of_memory, release_freed_memory, within_memory
 from xconsensus.jobs.shares import own_share
 from xconsensus.jobs.worklog import Worklog
-from xconsensus.members.costs import operations_a_pass, rehearsal, seconds_a_pass
+from xconsensus.members.costs import operations_a_pass, seconds_a_pass
 from xconsensus.members.member import Member
-from xconsensus.members.network import Network, network_of
+from xconsensus.members.network import Network
 from xconsensus.members.preprocessing import described, pixels_by, rule_of_predictions, rule_of_training, view
 from xconsensus.members.training import Images, Recipe, State, train
 from xconsensus.progress import counter, log
 from xconsensus.scores.accuracy import accuracy
-from xconsensus.seeding import seed_of
 from xconsensus.store.files import remove, write_json
 from xconsensus.store.locks import claimed
 from xconsensus.store.provenance import check_settings
@@ -133,8 +133,7 @@ def train_member(
     usable = experiment.images.usable(training)
     read = partial(_resized, experiment, member, usable)
     images = Images(read, [record.label for record in usable])
-    torch.manual_seed(seed_of(experiment.seed, member.name, "weights"))
-    network = network_of(member, len(experiment.dataset.classes), experiment.device, new_head=True)
+    network = network_for(experiment, member, untrained=True)
     state = _restore(checkpoint) if is_trained(checkpoint) else State()
     with counter(title, recipe.epochs, "epochs", experiment.config["progress"]) as count:
         count.add(state.epoch)
@@ -219,8 +218,7 @@ def predict_member(
     if is_made(path, check, experiment.config["overwrite"]):
         return
     worklog.begin()
-    new_head = experiment.config["committee"]["finetune"]
-    network = network_of(member, len(experiment.dataset.classes), experiment.device, new_head)
+    network = network_for(experiment, member)
     probabilities = _predict(experiment, network, records, f"{title}: {split} predictions")
     labels = torch.tensor([record.label for record in records])
     share = accuracy(probabilities.argmax(1), labels)
@@ -281,8 +279,8 @@ def _plan(
             path = experiment.store.weights(member.name)
             settings = weights_settings(experiment, member, recipe, len(training)) if new_head else {}
             trained = new_head and _is_trained(experiment, member, settings, training, path)
-            ready = rehearsal(with_trained_weights(experiment, member) if trained else member)
-            network = network_of(ready, classes, experiment.device, new_head)
+            ready = with_trained_weights(experiment, member) if trained else member
+            network = network_for(experiment, ready, untrained=new_head and not trained)
             steps = recipe.epochs * len(training) if new_head and not trained else 0
             what = f"to train, {recipe.epochs} epochs of {len(training)} images" if steps else "as it is"
             parameters = sum(tensor.numel() for tensor in network.model.parameters())

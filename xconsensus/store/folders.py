@@ -55,6 +55,10 @@ class Store:
         """The log of a stage's work on a member, or on a committee's figures; explain has a folder an explainer."""
         return self.root / "status" / stage / f"{safe_name(name, 'member')}.json"
 
+    def probe(self, member: str) -> Path:
+        """What a member's network was found to keep to."""
+        return self.root / "status" / "probe" / f"{safe_name(member, 'member')}.json"
+
     def images(self, committee: str) -> Path:
         """The images a committee explains: image_id, path, label."""
         return self.root / "images" / f"{safe_name(committee, 'committee.name')}.csv"
