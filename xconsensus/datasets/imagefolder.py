@@ -8,23 +8,26 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from xconsensus.datasets.images import SUFFIXES, checked_mask, read_mask, read_rgb
+from xconsensus.datasets.images import SUFFIXES, as_its_image, checked_mask, read_mask, read_rgb, warn_of_noise
+from xconsensus.datasets.mask_files import MaskFolder, masks_among
 from xconsensus.datasets.records import Record
-from xconsensus.errors import InputError
+from xconsensus.errors import InputError, check_type
+from xconsensus.progress import say_once
 
 
 class ImageFolder:
     """Class folders below ``root``: the folder is the class, an image's id is its path below ``root``.
 
     ``splits`` maps each split to its folder below ``root`` ("." for root itself); splits may share a folder.
-    ``masks`` is a folder of the same layout: the same path, any image suffix; values above ``mask_threshold``
-    (0..255) are the object. ``classes`` gives the order of labels where ``root`` holds some of the classes only,
-    as a list of folder names or as "imagenet" for the 1000 sorted WordNet ids; by default the sorted folders of the
-    first split are the classes.
+    ``masks`` is a folder of the same layout, or the same folder (see `MaskFolder`); values above ``mask_threshold`` are
+    the object, but for ``mask_void``, whose pixels count for nothing.
+
+    ``classes`` gives the order of labels where ``root`` holds some of the classes only, as a list of folder names or as
+    "imagenet" for the 1000 sorted WordNet ids; by default the sorted folders of the first split are the classes.
     """
 
     image_keys: tuple[str, ...] = ()
-    mask_keys = ("mask_threshold",)
+    mask_keys = ("mask_threshold", "mask_void")
 
     def __init__(
         self,
@@ -33,15 +36,19 @@ class ImageFolder:
         splits: Mapping[str, str],
         masks: str | None = None,
         mask_threshold: int = 0,
+        mask_void: int | None = None,
         classes: list[str] | str | None = None,
     ) -> None:
         self.root = Path(root)
         self.splits = {split: self.root / folder for split, folder in splits.items()}
         self.masks = Path(masks) if masks else None
-        self.mask_threshold = mask_threshold
+        self.mask_threshold, self.mask_void = mask_threshold, mask_void
+        if mask_void is not None:
+            check_type("dataset.mask_void", mask_void, 255)
         for folder in (self.root, *self.splits.values(), *([self.masks] if self.masks else [])):
             if not folder.is_dir():
                 raise InputError(f"{folder}: no such folder (dataset.root, dataset.splits or dataset.masks)")
+        self._mask_folder = MaskFolder(self.masks or self.root / "none", self.root)
         if classes == "imagenet":
             classes = imagenet_wnids()
         first = next(iter(self.splits.values()))
@@ -69,16 +76,31 @@ class ImageFolder:
     def image(self, record: Record) -> NDArray[np.uint8]:
         return read_rgb(Path(record.path))
 
+    def mask_file(self, record: Record) -> Path:
+        """Where the mask of an image lies; InputError where it has none. Opens no file."""
+        return self._mask_folder.file(Path(record.path))
+
     def mask(self, record: Record) -> NDArray[np.bool_]:
-        assert self.masks is not None
-        relative = Path(record.path).relative_to(self.root)
-        stem = self.masks / relative.with_suffix("")
-        suffixes = (relative.suffix, *sorted(SUFFIXES))
-        path = next((p for s in suffixes if (p := stem.with_name(stem.name + s)).is_file()), None)
-        if path is None:
-            raise InputError(f"{stem}.*: no mask for image {record.path}")
+        path, values, image = self._mask_values(record)
+        counted = values != self.mask_void
         rule = f"no pixel above dataset.mask_threshold={self.mask_threshold}"
-        return checked_mask(read_mask(path) > self.mask_threshold, self.image(record), path, record.path, rule)
+        mask = checked_mask((values > self.mask_threshold) & counted, image, path, record.path, rule)
+        if mask[counted].all():
+            raise InputError(
+                f"{path}: mask is the whole image {record.path}, and any explanation finds that: mask the object alone,"
+                f" or where values above dataset.mask_threshold={self.mask_threshold} are none of it, raise that"
+            )
+        warn_of_noise(values[counted], self.mask_threshold, path)
+        return mask
+
+    def void(self, record: Record) -> NDArray[np.bool_] | None:
+        """The pixels (H, W) that belong neither to the object nor to its surroundings; None without ``mask_void``."""
+        return None if self.mask_void is None else self._mask_values(record)[1] == self.mask_void
+
+    def _mask_values(self, record: Record) -> tuple[Path, NDArray[np.number], NDArray[np.uint8]]:
+        """The file of a mask, its numbers (H, W), turned as the image is, and the image (H, W, 3)."""
+        path, image = self.mask_file(record), self.image(record)
+        return path, as_its_image(read_mask(path, self.mask_void), path, Path(record.path), image.shape), image
 
     def _class_records(self, folder: Path) -> list[Record]:
         if folder.name not in self._labels:
@@ -88,10 +110,25 @@ class ImageFolder:
             for entry in os.scandir(folder)
             if entry.is_file() and Path(entry.name).suffix.lower() in SUFFIXES
         )
+        files = self._photographs(folder, files)
         if not files:
             raise InputError(f"{folder}: class folder without images; add some or remove the folder")
         label = self._labels[folder.name]
         return [Record(Path(path).relative_to(self.root).as_posix(), label, path) for path in files]
+
+    def _photographs(self, folder: Path, files: list[str]) -> list[str]:
+        """The image files of a folder but for those that are masks of others, which a line counts."""
+        names = {os.path.basename(file): file for file in files}
+        masks = masks_among(names, by_suffix=self.has_masks and self._mask_folder.is_beside)
+        if masks:
+            (first, image), *_ = masks.items()
+            how = "" if self.has_masks else f"; dataset.masks={self.root} uses them"
+            say_once(
+                f"masks of {self.root}",
+                f"{folder}: {len(masks)} of {len(files)} images, as {first} beside {image}, are taken for masks, not"
+                f" for photographs, here and in other class folders{how}",
+            )
+        return [file for name, file in names.items() if name not in masks]
 
 
 def imagenet_wnids() -> list[str]:

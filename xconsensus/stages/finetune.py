@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from xconsensus.datasets import Record
 from xconsensus.datasets.images import center_crop
+from xconsensus.datasets.records import check_labels
 from xconsensus.errors import InputError
 from xconsensus.experiment.artefacts import prediction_settings, weights_settings, with_trained_weights
 from xconsensus.experiment.experiment import Experiment, start
@@ -45,6 +46,9 @@ def finetune(experiment: Experiment) -> None:
     splits = dict.fromkeys(["test", experiment.explain_split])
     records = {split: experiment.images.usable(experiment.dataset.records(split)) for split in splits}
     training = experiment.dataset.records("train") if trained else []
+    for some in (*records.values(), training):
+        check_labels(some, len(experiment.dataset.classes))
+    experiment.images.find_masks(records[experiment.explain_split])
     if any(record.label < 0 for record in training):
         raise InputError("labels of training images are unknown: set committee.finetune=false, or dataset.labels")
     if experiment.config["dry_run"]:
