@@ -59,7 +59,7 @@ class MaskFolder:
             named.get(whole, []),
             worded.get(_stem(relative.name), []) + worded.get(whole, []),
         ):
-            if paths := [path for name in names if not (path := folder / name).samefile(photograph)]:
+            if paths := [path for name in names if _is_other(path := folder / name, photograph)]:
                 break
         else:
             raise InputError(
@@ -101,3 +101,7 @@ class MaskFolder:
 
 def _stem(name: str) -> str:
     return normalize("NFC", Path(name).stem)
+
+
+def _is_other(path: Path, photograph: Path) -> bool:
+    return path.is_file() and not path.samefile(photograph)
