@@ -5,8 +5,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_ROUNDINGS = 4  # machine epsilons of the largest: what a softmax and the sums before it may be wrong by
-
 
 class Fit(NamedTuple):
     """A weighted linear regression: coefficients (K,), float64, intercept, weighted R2, and reliability in 0..1."""
@@ -62,10 +60,10 @@ def fit(masks: Tensor, outputs: Tensor, weights: Tensor, ridge: float = 0.0, *, 
     return Fit(coefficients, float(y_mean - x_mean @ coefficients), fitted_r2(residual, response), trust)
 
 
-def are_constant(outputs: Tensor) -> bool:
-    """Whether outputs (n,) or (n, classes) differ by roundings of the largest alone: weights would be noise."""
+def are_constant(outputs: Tensor, roundings: float = 1) -> bool:
+    """Whether outputs (n,) or (n, classes) differ by so many machine epsilons of the largest at most."""
     spread = outputs.amax(0) - outputs.amin(0)
-    return bool((spread <= _ROUNDINGS * torch.finfo(outputs.dtype).eps * outputs.abs().amax()).all())
+    return bool((spread <= roundings * torch.finfo(outputs.dtype).eps * outputs.abs().amax()).all())
 
 
 def sample_errors(influence: Tensor, residual: Tensor, remainder: Tensor, shared: Tensor | None) -> Tensor:
