@@ -118,6 +118,8 @@ def test_committee_scores_equal_similarities_to_each_committees_own_vote(similar
         for row, committee in enumerate(committees):
             (agreed,) = consensus([ballot(each[member].double())] for member in committee)
             expected = similarity(each[family].double(), agreed)
+            if image == 1:
+                expected[1] = torch.nan  # the zeros are similar to nothing, and are left out
             np.testing.assert_allclose(found[image, row], expected, atol=1e-6)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import Outcome, done, paint, xconsensus
+from conftest import Outcome, Project, done, paint, xconsensus
 from safetensors.numpy import load_file
 
 from xconsensus import own_code
@@ -146,3 +146,49 @@ def test_a_class_that_lacks_a_part_of_a_data_set_is_refused(tmp_path: Path) -> N
     (tmp_path / "half.py").write_text("class Half:\n    classes = ['a']\n    has_masks = False\n")
     with pytest.raises(InputError, match="has no records; see docs/extending.md"):
         load({"loader": f"{tmp_path}/half.py:Half"})
+
+
+LABELLED = """\
+import numpy as np
+
+from xconsensus.datasets import Record
+
+
+class Labelled:
+    classes, has_masks = ["a", "b"], False
+
+    def __init__(self, label):
+        self.label = label
+
+    def records(self, split):
+        return [Record("first.png", 1), Record("second.png", self.label)]
+
+    def image(self, record):
+        return np.random.default_rng(len(record.image_id)).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+
+    def mask(self, record):
+        raise ValueError
+"""
+
+
+@pytest.mark.parametrize("explainer", ["lime", "smoothgrad"])
+@pytest.mark.parametrize(("label", "target"), [(-1, "label"), (-2, "label"), (2, "label"), (2, "predicted")])
+def test_a_label_of_no_class_is_never_explained(
+    photographs: Project, tmp_path: Path, label: int, target: str, explainer: str
+) -> None:
+    (tmp_path / "labelled.py").write_text(LABELLED)
+    (tmp_path / "conf/dataset").mkdir(parents=True)
+    keys = f"name: labelled\nloader: {tmp_path}/labelled.py:Labelled\nlabel: {label}\nresize: 32\nsize: 32\n"
+    (tmp_path / "conf/dataset/labelled.yaml").write_text(keys)
+    own = [each for each in photographs.arguments if not each.startswith("dataset.")]
+    arguments = (
+        *own,
+        "dataset=labelled",
+        f"explainer={explainer}",
+        "explainer.samples=4",
+        f"explainer.target={target}",
+    )
+    refused = xconsensus("explain", *arguments)
+    assert refused.code == 2
+    assert f"image second.png: label {label} is none of the 2 classes" in refused.errors[0]
+    assert not (photographs.outputs / "labelled/explanations").exists()

@@ -1,21 +1,31 @@
 """Class folders, splits, labels and masks."""
 
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
+from unicodedata import normalize
 
 import numpy as np
 import pytest
 from conftest import paint
 from PIL import Image, features
 
-from xconsensus.datasets.files import say_once
+from xconsensus import progress
 from xconsensus.datasets.imagefolder import ImageFolder, imagenet_wnids
 from xconsensus.errors import InputError
 
 GREY = np.full((20, 30, 3), 128, np.uint8)
 HERE = {"test": "."}
+Form = Literal["NFC", "NFD"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_said_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_said", set())
+    monkeypatch.setattr(progress.log, "propagate", True)  # off after a command that ran in this process
 
 
 @pytest.fixture
@@ -174,7 +184,7 @@ def test_masks_that_are_missing_or_of_another_size_are_named(root: Path, tmp_pat
 @pytest.fixture
 def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
     """What is logged; what was said once before may be said again."""
-    say_once.cache_clear()
+    progress._said.clear()
     monkeypatch.setattr("xconsensus.progress.log.propagate", True)
     caplog.set_level("INFO", "xconsensus")
     return caplog
@@ -353,3 +363,111 @@ def test_nothing_is_said_where_both_orders_agree(
         paint(tmp_path / name / "0.png", GREY)
     assert folder(tmp_path).classes == tuple(names)
     assert not said.records
+
+
+OBJECT = np.zeros((20, 30), np.uint8)
+OBJECT[4:12, 5:15] = 255
+
+
+@pytest.mark.parametrize("name", ["9.PNG", "9_mask.png", "9-Mask.tif", "9_segmentation.png", "9.png.png", "9.gif"])
+def test_a_mask_is_found_by_other_names(root: Path, tmp_path: Path, name: str) -> None:
+    paint(tmp_path / "masks/cat" / name, OBJECT)
+    paint(tmp_path / "masks/cat/99_mask.png", 255 - OBJECT)
+    dataset = folder(root, masks=str(tmp_path / "masks"))
+    record = dataset.records("test")[1]
+    assert dataset.mask_file(record).name == name
+    np.testing.assert_array_equal(dataset.mask(record), OBJECT > 0)
+
+
+@pytest.mark.parametrize(("photographs", "masks"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_may_be_of_one_or_two_characters(tmp_path: Path, photographs: Form, masks: Form) -> None:
+    paint(tmp_path / "images" / normalize(photographs, "café/thé.png"), GREY)
+    paint(tmp_path / "masks" / normalize(masks, "café/thé.png"), OBJECT)
+    dataset = folder(tmp_path / "images", masks=str(tmp_path / "masks"))
+    np.testing.assert_array_equal(dataset.mask(dataset.records("test")[0]), OBJECT > 0)
+
+
+def test_a_missing_mask_shows_what_lies_there(root: Path, tmp_path: Path) -> None:
+    for name in ("9_a.png", "9_mask.png", "9_mask_1.png"):
+        paint(tmp_path / "masks/cat" / name, OBJECT)
+    dataset = folder(root, masks=str(tmp_path / "masks"))
+    first, second, dog, _ = dataset.records("test")
+    with pytest.raises(InputError, match=r"no mask for image .*cat/10\.png.*masks/cat holds 9_a\.png, 9_mask\.png"):
+        dataset.mask_file(first)
+    with pytest.raises(InputError, match=r"several masks for image .*cat/9\.png: 9_mask\.png, 9_mask_1\.png"):
+        dataset.mask_file(second)
+    with pytest.raises(InputError, match=r"no mask for image .*dog/10\.png.*masks holds cat"):
+        dataset.mask_file(dog)
+
+
+def test_masks_beside_photographs_are_masks_and_no_photographs(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    before = folder(root).records("test")
+    for record in before[:-1]:
+        path = Path(record.path)
+        paint(path.with_name(f"{path.stem}_mask.png"), OBJECT)
+    paint(root / "cat/own_mask.png", GREY)  # of no other, so a photograph
+    with caplog.at_level("INFO", "xconsensus"):
+        dataset = folder(root, masks=str(root))
+        records = dataset.records("test")
+    assert {r.image_id for r in records} - {r.image_id for r in before} == {"cat/own_mask.png"}
+    assert folder(root).records("test") == records
+    for record in before[:-1]:
+        np.testing.assert_array_equal(dataset.mask(record), OBJECT > 0)
+    for alone in (before[-1], next(r for r in records if "own" in r.image_id)):
+        with pytest.raises(InputError, match="no mask for image .*no photograph is its own mask"):
+            dataset.mask(alone)
+    assert "2 of 5 images, as 10_mask.png beside 10.png, are taken for masks" in caplog.text
+
+
+def test_a_png_beside_a_jpeg_is_its_mask_where_masks_lie_there(tmp_path: Path) -> None:
+    paint(tmp_path / "a/0.jpg", GREY)
+    paint(tmp_path / "a/0.png", OBJECT)
+    dataset = folder(tmp_path, masks=str(tmp_path))
+    (record,) = dataset.records("test")
+    assert record.image_id == "a/0.jpg"
+    np.testing.assert_array_equal(dataset.mask(record), OBJECT > 0)
+    assert len(folder(tmp_path).records("test")) == 2
+
+
+def test_a_mask_that_covers_everything_is_refused(root: Path, tmp_path: Path) -> None:
+    values = np.full((20, 30), 235, np.uint8)
+    values[OBJECT == 0] = 16
+    paint(tmp_path / "masks/cat/9.png", values)
+    dataset = folder(root, masks=str(tmp_path / "masks"))
+    record = dataset.records("test")[1]
+    with pytest.raises(InputError, match=r"masks/cat/9\.png.*whole image.*mask_threshold=0"):
+        dataset.mask(record)
+    with pytest.raises(InputError, match=r"masks/cat/9\.png.*whole image"):
+        folder(root, masks=str(tmp_path / "masks"), mask_void=16).mask(record)
+    dataset = folder(root, masks=str(tmp_path / "masks"), mask_threshold=127)
+    np.testing.assert_array_equal(dataset.mask(record), OBJECT > 0)
+
+
+def test_void_is_neither_object_nor_background(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    values = np.zeros((20, 30), np.uint8)
+    values[3:13, 4:16], values[OBJECT > 0] = 255, 1
+    paint(tmp_path / "masks/cat/9.png", values)
+    plain, void = (folder(root, masks=str(tmp_path / "masks"), mask_void=each) for each in (None, 255))
+    record = plain.records("test")[1]
+    with caplog.at_level("INFO", "xconsensus"):
+        np.testing.assert_array_equal(void.mask(record), OBJECT > 0)
+        assert not caplog.text
+        np.testing.assert_array_equal(plain.mask(record), values > 0)
+    assert re.search(r"cat/9\.png.*near 0 \(1\) and near 255.*mask_threshold=127.*mask_void=255", caplog.text)
+    np.testing.assert_array_equal(void.void(record), values == 255)
+    assert plain.void(record) is None
+    with pytest.raises(InputError, match=r"dataset\.mask_void=white is not a whole number"):
+        folder(root, mask_void="white")
+
+
+@pytest.mark.parametrize(("levels", "said"), [((0, 1, 255), True), ((0, 100, 200), False), ((0, 1, 2), False)])
+def test_noise_is_told_from_levels(
+    root: Path, tmp_path: Path, levels: tuple[int, ...], said: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    values = np.zeros((20, 30), np.uint8)
+    values[:5], values[5:9] = levels[1], levels[2]
+    paint(tmp_path / "masks/cat/9.png", values)
+    dataset = folder(root, masks=str(tmp_path / "masks"))
+    with caplog.at_level("INFO", "xconsensus"):
+        dataset.mask(dataset.records("test")[1])
+    assert ("near 0" in caplog.text) == said

@@ -19,6 +19,7 @@ from xconsensus.datasets.cropped import CroppedImages
 from xconsensus.datasets.imagefolder import ImageFolder
 from xconsensus.datasets.images import (
     RESAMPLING,
+    as_its_image,
     center_crop,
     read_mask,
     read_rgb,
@@ -435,3 +436,80 @@ def test_an_image_that_resizing_makes_huge_is_named_or_counted(
     # one that a member's larger size makes huge is left out for all stages alike
     with pytest.raises(InputError, match="none of the 1 images"):
         CroppedImages(dataset, 256, 224, skip_bad=True, largest=900).usable([wide])
+
+
+# --- masks ---
+
+OBJECT = np.zeros((12, 10), np.uint8)
+OBJECT[3:8, 2:6] = 255
+
+
+def in_alpha(colour: str, mode: str = "RGBA") -> Image.Image:
+    image = Image.new("RGB", (10, 12), colour).convert(mode)
+    image.putalpha(Image.fromarray(OBJECT))
+    return image
+
+
+def in_colour(*rgb: int) -> Image.Image:
+    return Image.fromarray((OBJECT[..., None] // 255 * np.array(rgb)).astype(np.uint8))
+
+
+def with_transparency(indices: NDArray[np.uint8], transparent: int) -> Image.Image:
+    image = Image.frombytes("P", indices.shape[::-1], indices.tobytes())
+    image.putpalette([0, 0, 0, 90, 0, 0, 0, 90, 0])
+    image.info["transparency"] = transparent
+    return image
+
+
+FORMS = {
+    "alpha of black": in_alpha("black"),
+    "alpha of white": in_alpha("white"),
+    "alpha of grey": in_alpha("white", "LA"),
+    "constant alpha": in_colour(255, 255, 255).convert("RGBA"),
+    "pure blue": in_colour(0, 0, 255),
+    "dark blue": in_colour(0, 0, 3),
+    "16 bits": Image.fromarray(OBJECT.astype(np.uint16) * 2),
+    "16 bits, one": Image.fromarray(OBJECT.astype(np.uint16) // 255),
+    "transparent background": with_transparency(OBJECT // 255 * 2, 0),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_mask_is_found_in_whatever_form_it_was_saved(tmp_path: Path, form: str) -> None:
+    FORMS[form].save(tmp_path / "x.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "x.png") > 0, OBJECT > 0)
+
+
+def test_a_mask_of_floats_from_0_to_1_is_scaled(tmp_path: Path) -> None:
+    Image.fromarray((OBJECT / 255 * 0.6).astype(np.float32)).save(tmp_path / "x.tiff")
+    np.testing.assert_array_equal(read_mask(tmp_path / "x.tiff") > 127, OBJECT > 0)
+
+
+def test_a_palette_whose_transparency_says_otherwise_is_refused(tmp_path: Path) -> None:
+    with_transparency(OBJECT // 255, 1).save(tmp_path / "x.png")
+    with pytest.raises(InputError, match=r"x\.png.*palette.*grey levels"):
+        read_mask(tmp_path / "x.png")
+
+
+def test_void_in_a_mask_of_colours_is_refused(tmp_path: Path) -> None:
+    in_colour(224, 224, 192).save(tmp_path / "x.png")
+    assert (read_mask(tmp_path / "x.png", 255) > 0).any()
+    with pytest.raises(InputError, match=r"x\.png.*colours.*mask_void=224"):
+        read_mask(tmp_path / "x.png", 224)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("own", [None, 1])
+def test_a_mask_is_turned_as_its_image_where_it_has_no_orientation_of_its_own(
+    tmp_path: Path, orientation: int, own: int | None
+) -> None:
+    stored = pixels(20, 30)[..., 0]
+    exif, of_mask = Image.Exif(), Image.Exif()
+    exif[0x0112] = orientation
+    if own:
+        of_mask[0x0112] = own
+    Image.fromarray(stored).save(tmp_path / "photo.png", exif=exif)
+    Image.fromarray(stored).save(tmp_path / "mask.png", exif=of_mask)
+    upright = read_rgb(tmp_path / "photo.png")[..., 0]  # as Pillow turns it
+    found = as_its_image(read_mask(tmp_path / "mask.png"), tmp_path / "mask.png", tmp_path / "photo.png", upright.shape)
+    np.testing.assert_array_equal(found, stored if own else upright)

@@ -630,3 +630,36 @@ def test_passes_counts_the_images_shown_to_the_network(samples: int) -> None:
     recorder = Recorder()
     Lime(samples)(network_of(recorder), image_of(), 4)
     assert (sum(map(len, recorder.seen)), 0) == Lime(samples).passes()
+
+
+class Unmoved(nn.Module):
+    """Logits that change by ``by`` at most, about ``level``."""
+
+    def __init__(self, level: float, by: float) -> None:
+        super().__init__()
+        self.level, self.by = level, by
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        change = inputs.square().flatten(1).mean(1)
+        return torch.stack([self.level + self.by * change, torch.full_like(change, self.level + 0.3)], 1)
+
+
+@pytest.mark.parametrize("regression", ["linear", "gaussian_process"])
+@pytest.mark.parametrize(("level", "by"), [(0.0, 0.0), (0.0, 1e-7), (1000.0, 1e-4), (-90.0, 0.01)])
+def test_outputs_that_are_constant_up_to_rounding_give_weights_of_zero(
+    level: float, by: float, regression: str
+) -> None:
+    sampling = "iid" if regression == "linear" else "hadamard"
+    model = Unmoved(level, by)
+    if level < 0:  # so sure that the probability is 1 whatever is hidden
+        model = nn.Sequential(model, nn.ConstantPad1d((0, 1), 90.0))  # type: ignore[assignment]
+    lime = Lime(samples=40, sampling=sampling, regression=regression)
+    found = lime(network_of(model), image_of(), 8)
+    assert (found.values == 0).all()
+    assert (found.fields["r2"], found.fields["reliability"]) == (0, 0)
+
+
+def test_outputs_that_change_by_more_than_rounding_are_explained() -> None:
+    found = Lime(samples=40)(network_of(Unmoved(0.0, 1e-4)), image_of(), 8)
+    assert found.values.abs().max() > 1e-7
+    assert found.fields["r2"] > 0.9

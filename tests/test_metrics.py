@@ -7,7 +7,14 @@ import pytest
 from scipy import stats
 
 from xconsensus.errors import InputError
-from xconsensus.scores.metrics import average_precision, average_precisions, bootstrap_mean, correlation
+from xconsensus.scores.metrics import (
+    areas,
+    average_precision,
+    average_precisions,
+    bootstrap_mean,
+    correlation,
+    without_spread,
+)
 
 sklearn_metrics = pytest.importorskip("sklearn.metrics")
 
@@ -284,3 +291,26 @@ def test_bootstrap_leaves_out_nan_and_gives_nan_only_to_members_without_numbers(
 def test_bootstrap_refuses_a_single_list() -> None:
     with pytest.raises(InputError, match="images, members"):
         bootstrap_mean([0.1, 0.2])
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float64])
+def test_void_pixels_do_not_count_in_average_precision_of_pixels_and_superpixels(kind: type[np.floating]) -> None:
+    rng = np.random.default_rng(0)
+    mask, void = rng.random((20, 15)) < 0.3, rng.random((20, 15)) < 0.2
+    pixels = rng.integers(0, 9, (20, 15)).astype(kind)
+    counted = ~void
+    expected = sklearn_metrics.average_precision_score(mask[counted], pixels[counted].astype(float))
+    assert average_precision(pixels.ravel(), *areas(mask, None, void)) == pytest.approx(expected, abs=1e-12)
+    segments = pixels.astype(int)  # a superpixel of each value, the ninth without a pixel that counts
+    void |= segments == 8
+    weights, counted = rng.normal(size=9).astype(kind), ~void
+    expected = sklearn_metrics.average_precision_score(mask[counted], weights[segments][counted].astype(float))
+    assert average_precision(weights, *areas(mask, segments, void)) == pytest.approx(expected, abs=1e-12)
+    assert average_precision(weights, *areas(mask, segments, void)) != average_precision(
+        weights, *areas(mask, segments)
+    )
+
+
+def test_what_has_one_value_alone_is_without_spread() -> None:
+    np.testing.assert_array_equal(without_spread([[0.0, 0.0], [1e-30, 0.0], [3.0, 3.0]]), [True, False, True])
+    assert without_spread(np.ones(1, np.float16))

@@ -1,6 +1,8 @@
 """score is made once: again where what it rests on has changed, and never by plot."""
 
+import shutil
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -15,7 +17,7 @@ from xconsensus.datasets import Record
 from xconsensus.datasets.cropped import CroppedImages
 from xconsensus.datasets.shapes import Shapes
 from xconsensus.scores.metrics import areas, average_precision
-from xconsensus.store.files import read_csv
+from xconsensus.store.files import read_csv, read_json, write_json, write_long_csv
 from xconsensus.store.tensors import read_header, read_whole, write_tensors
 
 FOLDER = "pets/scores/grids/lime"
@@ -141,3 +143,105 @@ def test_areas_of_superpixels_give_the_precision_of_the_painted_map() -> None:
     weights = rng.normal(size=9)
     painted = average_precision(weights[segments].ravel(), *areas(mask))
     assert average_precision(weights, *areas(mask, segments)) == pytest.approx(painted, abs=1e-12)
+
+
+def without_spread(project: Project) -> None:
+    """Turn the first member's explanation of one image into zeros, as of outputs that nothing changes."""
+    (path,) = (project.outputs / "pets/explanations/lime/first").iterdir()
+    tensors, header = read_whole(path)
+    stop = int(tensors["offsets"][1])
+    tensors["values"][:stop] = 0
+    tensors["reliability"][0] = 0
+    del tensors["checksums"]  # as in files of before
+    extra = {key: header[key] for key in ("ids", "shape", "precision")}
+    write_tensors(path, tensors, header["settings"], **extra)
+    shutil.rmtree(project.outputs / "pets/consensus")
+    project.done("vote")
+
+
+def test_explanations_without_spread_are_left_out_of_consensus_scores_and_counted(voted: Project) -> None:
+    without_spread(voted)
+    outcome = voted.done("score")
+    images = read_csv(voted.outputs / FOLDER / "images.csv").set_index(["image_id", "member"])
+    blank = set()  # some networks of these are sure of an image whatever is hidden
+    for path in (voted.outputs / "pets/explanations/lime").glob("*/*.safetensors"):
+        tensors, header = read_whole(path)
+        for image_id, (start, stop) in zip(header["ids"], pairwise(tensors["offsets"].tolist()), strict=True):
+            if len(tensors["values"][start:stop].unique()) == 1:
+                blank.add((image_id, path.parent.name))
+            else:
+                assert np.isfinite(images["similarity"][image_id, path.parent.name])
+    assert ("cat/0.png", "first") in blank
+    assert images["similarity"][list(blank)].isna().all()
+    count = f"{len(blank)} explanations of {len({image_id for image_id, _ in blank})} images left out of the consensus"
+    assert count in outcome.err
+    own = images.xs("first", level="member")
+    members = read_csv(voted.outputs / FOLDER / "members.csv").set_index("member")
+    assert members["consensus_score"]["first"] == pytest.approx(own["similarity"].dropna().mean(), abs=1e-12)
+    voted.done("plot", "explainers=[lime]")
+
+
+def before_the_rule(project: Project) -> None:
+    """Make the scores of today those of a version that said nothing of explanations without spread."""
+    path = project.outputs / FOLDER / "inputs.json"
+    inputs = read_json(path)
+    del inputs["without_spread"]
+    write_json(path, inputs)
+
+
+def test_scores_of_before_the_rule_hold_where_it_changes_nothing(scored: Project) -> None:
+    before_the_rule(scored)
+    scored.done("plot", "explainers=[lime]")
+    before = times(scored)
+    scored.done("score")
+    assert {name for name, time in times(scored).items() if time != before[name]} == {"inputs.json"}
+
+
+def test_scores_of_before_the_rule_are_made_anew_where_it_changes_them(voted: Project) -> None:
+    without_spread(voted)
+    voted.done("score")
+    path = voted.outputs / FOLDER / "images.csv"
+    right, table = path.read_bytes(), read_csv(path)
+    write_long_csv(path, [table.fillna({"similarity": 0.0})])  # as they were counted
+    before_the_rule(voted)
+    refused = voted.run("plot", "explainers=[lime]")
+    assert "one value everywhere are left out now" in refused.errors[0]
+    voted.done("score")
+    assert path.read_bytes() == right
+    voted.done("plot", "explainers=[lime]")
+
+
+def test_void_pixels_count_in_no_average_precision(voted: Project) -> None:
+    for path in (voted.folder / "masks").rglob("*.png"):
+        mask = np.array(Image.open(path)) // 255
+        mask[:12], mask[:, 40:] = 255, 255
+        paint(path, mask)
+    voted.done("score", "dataset.mask_void=255")
+    images = read_csv(voted.outputs / FOLDER / "images.csv").set_index(["image_id", "member"])
+    (path,) = (voted.outputs / "pets/superpixels/quickshift").iterdir()
+    segments, header = read_whole(path)
+    (path,) = (voted.outputs / "pets/consensus/grids/lime").iterdir()
+    consensus, _ = read_whole(path)
+    for number, image_id in enumerate(header["ids"]):
+        mask = np.array(Image.open(voted.folder / "masks" / image_id).resize((53, 40), Image.Resampling.NEAREST))
+        mask = mask[4:36, 10:42].ravel()
+        labels = segments["values"][segments["offsets"][number] : segments["offsets"][number + 1]].numpy()
+        values = consensus["values"][consensus["offsets"][number] : consensus["offsets"][number + 1]].numpy()
+        counted = mask != 255
+        expected = average_precision_score(mask[counted] == 1, values[labels][counted])
+        assert images["average_precision"][image_id, "consensus"] == pytest.approx(expected, abs=1e-6)
+    voted.done("plot", "explainers=[lime]", "dataset.mask_void=255")
+    other = voted.run("plot", "explainers=[lime]")
+    assert other.code == 2
+    assert "other masks or predictions" in other.errors[0]
+
+
+def test_masks_are_looked_for_before_predictions_are_made(photographs: Project) -> None:
+    (photographs.folder / "masks/dog/1.png").rename(photographs.folder / "masks/dog/one.png")
+    refused = photographs.run("run")
+    assert refused.code == 2
+    assert "no mask for image" in refused.errors[0]
+    assert "dog/1.png" in refused.errors[0]
+    assert "one.png" in refused.errors[0]
+    assert not (photographs.outputs / "pets/predictions").exists()
+    photographs.done("finetune", "on_bad_image=skip")

@@ -274,3 +274,14 @@ class _Double(Network):
     def forward(self, inputs: Tensor) -> Tensor:
         logits: Tensor = self.model(inputs)
         return logits
+
+
+@pytest.mark.parametrize("lead", [90.0, 100.0, 1000.0])
+def test_outputs_that_are_saturated_give_a_map_of_zeros(lead: float) -> None:
+    class Sure(nn.Module):
+        def forward(self, inputs: Tensor) -> Tensor:
+            change = inputs.flatten(1).mean(1)
+            return torch.stack([change + lead, -change], 1)
+
+    found = SmoothGrad(samples=4)(network_of(Sure()), image_of(), 2)
+    assert (found.values == 0).all()

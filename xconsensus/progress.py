@@ -12,6 +12,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 log = logging.getLogger("xconsensus")
 MODES = ("auto", "bar", "log", "off")
 SECONDS_BETWEEN_LINES = 30.0
+_said: set[str] = set()
 
 
 def set_up_log() -> None:
@@ -22,6 +23,14 @@ def set_up_log() -> None:
     log.disabled = False  # Hydra disables the loggers it finds
     log.setLevel(logging.INFO)
     log.propagate = False
+    _said.clear()
+
+
+def say_once(line: str, kind: str = "") -> None:
+    """Log a line once a command; of those of a ``kind``, about what many images may have in common, the first."""
+    if (kind or line) not in _said:
+        _said.add(kind or line)
+        log.info(line)
 
 
 class Counter:

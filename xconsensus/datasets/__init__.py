@@ -22,7 +22,7 @@ __all__ = ["Dataset", "Record", "SeveralObjects", "image_settings", "load", "mas
 _OF_GROUP = ("name", "loader", "size", "resize", "white", "explain_split")
 # keys that in own loaders, which need not say which of theirs shape an image or a mask, are taken to shape no image
 _OF_FILES = ("root", "download", "devkit", "classes", "splits")
-_OF_MASKS = ("masks", "mask_threshold", "mask_tolerance", "mask_values")
+_OF_MASKS = ("masks", "mask_threshold", "mask_tolerance", "mask_values", "mask_void")
 
 
 def image_settings(dataset: Dataset, group: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,8 +34,12 @@ def image_settings(dataset: Dataset, group: Mapping[str, Any]) -> dict[str, Any]
 
 
 def mask_settings(dataset: Dataset, group: Mapping[str, Any]) -> dict[str, Any]:
-    """What of the config's dataset ``group`` shapes a mask, but for where masks lie: their contents say more."""
-    return {key: group[key] for key in getattr(dataset, "mask_keys", _OF_MASKS) if key in group and key != "masks"}
+    """What of the config's dataset ``group`` shapes a mask, but for where masks lie: their contents say more.
+
+    Keys that are null stand for nothing, as keys do that were added since.
+    """
+    keys = (key for key in getattr(dataset, "mask_keys", _OF_MASKS) if key != "masks")
+    return {key: group[key] for key in keys if group.get(key) is not None}
 
 
 def load(group: Mapping[str, Any]) -> Dataset:

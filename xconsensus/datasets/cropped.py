@@ -69,6 +69,20 @@ class CroppedImages:
         """The object's mask on the explained image, (size, size)."""
         return self._cropped(self.dataset.mask(record))
 
+    def void(self, record: Record) -> NDArray[np.bool_] | None:
+        """The pixels (size, size) of the explained image that no score counts; None where none are known."""
+        found = self.dataset.void(record) if hasattr(self.dataset, "void") else None
+        return None if found is None else self._cropped(found)
+
+    def find_masks(self, records: Sequence[Record]) -> None:
+        """InputError naming the first of ``records`` without a mask, where the data set can tell without reading it.
+
+        With ``skip_bad`` it is left out later.
+        """
+        if self.dataset.has_masks and hasattr(self.dataset, "mask_file") and not self.skip_bad:
+            for record in records:
+                self.dataset.mask_file(record)
+
     def objects(self, record: Record) -> list[tuple[str, NDArray[np.bool_]]]:
         """Category and mask (size, size) of each object on the explained image; none if the data set knows of one only.
 

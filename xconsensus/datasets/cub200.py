@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from xconsensus.datasets.images import ImageFiles, checked_mask, read_mask
-from xconsensus.datasets.official import folder_of_masks, need, part_of, present, table
+from xconsensus.datasets.images import ImageFiles, as_its_image, checked_mask, read_mask
+from xconsensus.datasets.official import folder_of_masks, mask_there, need, part_of, present, table
 from xconsensus.datasets.records import Record
 from xconsensus.errors import InputError
 
@@ -67,8 +67,12 @@ class CUB200(ImageFiles):
         return present(named, self.root / "images.txt")
 
     def mask(self, record: Record) -> NDArray[np.bool_]:
-        assert self.masks is not None
-        path = (self.masks / record.image_id).with_suffix(".png")
+        path, image = self.mask_file(record), self.image(record)
         rule = f"no pixel above dataset.mask_threshold={self.mask_threshold}"
-        mask = read_mask(path) > self.mask_threshold
-        return checked_mask(mask, self.image(record), path, record.path, rule)
+        mask = as_its_image(read_mask(path), path, Path(record.path), image.shape) > self.mask_threshold
+        return checked_mask(mask, image, path, record.path, rule)
+
+    def mask_file(self, record: Record) -> Path:
+        """Where the mask of an image lies; InputError where it does not."""
+        assert self.masks is not None
+        return mask_there((self.masks / record.image_id).with_suffix(".png"), record.path)

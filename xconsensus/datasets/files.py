@@ -4,12 +4,10 @@ import os
 from collections import Counter
 from collections.abc import Container, Iterator
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 
 from xconsensus.datasets.images import SUFFIXES
 from xconsensus.errors import InputError
-from xconsensus.progress import log
 
 # what systems put beside a user's own files, besides names with a leading dot
 _OF_SYSTEMS = frozenset(
@@ -108,12 +106,6 @@ def subfolders(folder: str | Path, apart: Container[str] = ()) -> list[str]:
     """
     found = [named(entry) for entry in entries(folder) if is_folder(entry)]
     return [e.name for e in found if os.path.realpath(e.path) not in apart and not is_output(e.path)]
-
-
-@cache
-def say_once(line: str) -> None:
-    """Log a line, once a process."""
-    log.info(line)
 
 
 def counted(counts: Counter[str]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xconsensus.datasets.images import ImageFiles, checked_mask, read_rgb
-from xconsensus.datasets.official import folder_of_masks, need, part_of, present
+from xconsensus.datasets.official import folder_of_masks, mask_there, need, part_of, present
 from xconsensus.datasets.records import Record
 from xconsensus.errors import InputError
 
@@ -131,8 +131,12 @@ class Flowers102(FineGrained):
         return self.masks is not None
 
     def mask(self, record: Record) -> NDArray[np.bool_]:
-        assert self.masks is not None
-        path = self.masks / Path(record.path).name.replace("image_", "segmim_")
+        path = self.mask_file(record)
         distance = np.abs(read_rgb(path).astype(int) - (0, 0, 254)).max(2)
         rule = f"no pixel farther than dataset.mask_tolerance={self.mask_tolerance} from blue"
         return checked_mask(distance > self.mask_tolerance, self.image(record), path, record.path, rule)
+
+    def mask_file(self, record: Record) -> Path:
+        """Where the mask of an image lies; InputError where it does not."""
+        assert self.masks is not None
+        return mask_there(self.masks / Path(record.path).name.replace("image_", "segmim_"), record.path)

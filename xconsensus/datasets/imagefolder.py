@@ -2,17 +2,19 @@
 
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xconsensus.datasets.files import counted, entries, is_broken, is_photograph, photographs, say_once, subfolders
-from xconsensus.datasets.images import SUFFIXES, ImageFiles, checked_mask, read_mask
+from xconsensus.datasets.files import counted, entries, is_broken, is_photograph, photographs, subfolders
+from xconsensus.datasets.images import ImageFiles, as_its_image, checked_mask, read_mask, warn_of_noise
+from xconsensus.datasets.mask_files import MaskFolder, masks_among
 from xconsensus.datasets.records import Record
-from xconsensus.errors import InputError
+from xconsensus.errors import InputError, check_type
+from xconsensus.progress import say_once
 
 # folders that hold class folders, where they hold no photographs themselves
 _SPLITS = ("val", "valid", "validation", "test", "testing", "train", "training")
@@ -26,15 +28,17 @@ class ImageFolder(ImageFiles):
     ``masks`` and of xconsensus itself are passed over; other files that are not read are counted in a line.
 
     ``splits`` maps each split to its folder below ``root`` ("." for root itself); splits may share a folder.
-    ``masks`` is a folder of the same layout: the same path, any image suffix; values above ``mask_threshold``
-    (0..255) are the object. ``classes`` gives the order of labels where ``root`` holds some of the classes only,
-    as a list of folder names or as "imagenet" for the 1000 sorted WordNet ids; by default the folders of the first
-    split are the classes, sorted as words, or as numbers where all of them are whole numbers. ``classes_before`` are
-    the classes as version 0.1 had them: always sorted as words.
+    ``masks`` is a folder of the same layout, or the same folder (see `MaskFolder`); values above ``mask_threshold`` are
+    the object, but for ``mask_void``, whose pixels count for nothing.
+
+    ``classes`` gives the order of labels where ``root`` holds some of the classes only, as a list of folder names or as
+    "imagenet" for the 1000 sorted WordNet ids; by default the folders of the first split are the classes, sorted as
+    words, or as numbers where all of them are whole numbers. ``classes_before`` are the classes as version 0.1 had
+    them: always sorted as words.
     """
 
     image_keys: tuple[str, ...] = ()
-    mask_keys = ("mask_threshold",)
+    mask_keys = ("mask_threshold", "mask_void")
 
     def __init__(
         self,
@@ -43,18 +47,21 @@ class ImageFolder(ImageFiles):
         splits: Mapping[str, str],
         masks: str | None = None,
         mask_threshold: int = 0,
+        mask_void: int | None = None,
         classes: list[str] | str | None = None,
     ) -> None:
         self.root = Path(root)
         self.splits = {split: self.root / folder for split, folder in splits.items()}
         self.masks = Path(masks) if masks else None
-        self.mask_threshold = mask_threshold
+        self.mask_threshold, self.mask_void = mask_threshold, mask_void
+        if mask_void is not None:
+            check_type("dataset.mask_void", mask_void, 255)
         for folder in (self.root, *self.splits.values(), *([self.masks] if self.masks else [])):
             if not folder.is_dir():
                 raise InputError(f"{folder}: no such folder (dataset.root, dataset.splits or dataset.masks)")
-        self._apart = {
-            os.path.realpath(each) for each in (*self.splits.values(), *([self.masks] if self.masks else []))
-        }
+        self._mask_folder = MaskFolder(self.masks or self.root / "none", self.root)
+        apart = [*self.splits.values(), *([self.masks] if self.masks and not self._mask_folder.is_beside else [])]
+        self._apart = {os.path.realpath(folder) for folder in apart}
         if classes == "imagenet":
             classes = imagenet_wnids()
         self._given = classes is not None
@@ -77,7 +84,10 @@ class ImageFolder(ImageFiles):
             )
         folder, left_out = self.splits[split], Counter[str]()
         loose = self._loose(folder)
-        found = {name: sorted(photographs(folder / name, left_out)) for name in subfolders(folder, self._apart)}
+        found = {
+            name: self._photographs(folder / name, sorted(photographs(folder / name, left_out)))
+            for name in subfolders(folder, self._apart)
+        }
         if not self._given:
             _check_level(split, folder, self.root, found)
         records = []
@@ -121,16 +131,47 @@ class ImageFolder(ImageFiles):
         )
         return f"{folder}: not one of the {len(self.classes)} classes (dataset.classes){hint}"
 
+    def mask_file(self, record: Record) -> Path:
+        """Where the mask of an image lies; InputError where it has none. Opens no file."""
+        return self._mask_folder.file(Path(record.path))
+
     def mask(self, record: Record) -> NDArray[np.bool_]:
-        assert self.masks is not None
-        relative = Path(record.path).relative_to(self.root)
-        stem = self.masks / relative.with_suffix("")
-        suffixes = (relative.suffix, *sorted(SUFFIXES))
-        path = next((p for s in suffixes if (p := stem.with_name(stem.name + s)).is_file()), None)
-        if path is None:
-            raise InputError(f"{stem}.*: no mask for image {record.path}")
+        path, values, image = self._mask_values(record)
+        counted = values != self.mask_void
         rule = f"no pixel above dataset.mask_threshold={self.mask_threshold}"
-        return checked_mask(read_mask(path) > self.mask_threshold, self.image(record), path, record.path, rule)
+        mask = checked_mask((values > self.mask_threshold) & counted, image, path, record.path, rule)
+        if mask[counted].all():
+            raise InputError(
+                f"{path}: mask is the whole image {record.path}, and any explanation finds that: mask the object alone,"
+                f" or where values above dataset.mask_threshold={self.mask_threshold} are none of it, raise that"
+            )
+        warn_of_noise(values[counted], self.mask_threshold, path)
+        return mask
+
+    def void(self, record: Record) -> NDArray[np.bool_] | None:
+        """The pixels (H, W) that belong neither to the object nor to its surroundings; None without ``mask_void``."""
+        return None if self.mask_void is None else self._mask_values(record)[1] == self.mask_void
+
+    def _mask_values(self, record: Record) -> tuple[Path, NDArray[np.number], NDArray[np.uint8]]:
+        """The file of a mask, its numbers (H, W), turned as the image is, and the image (H, W, 3)."""
+        path, image = self.mask_file(record), self.image(record)
+        return path, as_its_image(read_mask(path, self.mask_void), path, Path(record.path), image.shape), image
+
+    def _photographs(self, folder: Path, files: list[str]) -> list[str]:
+        """The image files below a folder but for those that are masks of others beside them, which a line counts."""
+        names: defaultdict[str, dict[str, str]] = defaultdict(dict)
+        for file in files:
+            names[os.path.dirname(file)][os.path.basename(file)] = file
+        by_suffix = self.has_masks and self._mask_folder.is_beside
+        masks = {below: masks_among(beside, by_suffix) for below, beside in names.items()}
+        if found := [pair for each in masks.values() for pair in each.items()]:
+            how = "" if self.has_masks else f"; dataset.masks={self.root} uses them"
+            say_once(
+                f"{folder}: {len(found)} of {len(files)} images, as {found[0][0]} beside {found[0][1]}, are taken for"
+                f" masks, not for photographs, here and in other class folders{how}",
+                f"masks of {self.root}",
+            )
+        return [file for file in files if os.path.basename(file) not in masks[os.path.dirname(file)]]
 
 
 def imagenet_wnids() -> list[str]:

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from xconsensus.datasets.imagefolder import ImageFolder
 from xconsensus.datasets.official import need, present, table
@@ -35,9 +36,11 @@ class ImageNet(ImageFolder):
         devkit: str | None = None,
         masks: str | None = None,
         mask_threshold: int = 0,
+        mask_void: int | None = None,
     ) -> None:
         need((Path(root),), _FETCH)
-        super().__init__(root=root, splits=splits, masks=masks, mask_threshold=mask_threshold, classes="imagenet")
+        of_masks: Any = {"masks": masks, "mask_threshold": mask_threshold, "mask_void": mask_void}
+        super().__init__(root=root, splits=splits, classes="imagenet", **of_masks)
         self.devkit = Path(devkit) if devkit else None
 
     def _loose(self, folder: Path) -> list[Record]:

@@ -1,8 +1,9 @@
 """Image files and their geometry: any file to upright RGB, short edge, crop."""
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import ExifTags, Image, ImageOps, features
 from xconsensus.datasets.depth import UnknownWhiteError, depth_of, to_bytes
 from xconsensus.datasets.records import Record
 from xconsensus.errors import CommonError, InputError
+from xconsensus.progress import say_once
 
 RESAMPLING: Mapping[str, Image.Resampling] = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -26,6 +28,16 @@ _NAMES = "bmp gif jfif jif jpe jpeg jpg pbm pgm png pnm ppm tif tiff webp"
 SUFFIXES = frozenset(f".{name.lower()}" for name in (*_NAMES.split(), *_AVIF))
 # Pillow looks at the content, not at the suffix, and knows formats that start other programs (EPS: Ghostscript)
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP", *_AVIF)
+# what each EXIF orientation but the upright does to the pixels (H, W) that are stored
+_TURNS: Mapping[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    2: np.fliplr,
+    3: partial(np.rot90, k=2),
+    4: np.flipud,
+    5: np.transpose,
+    6: partial(np.rot90, k=-1),
+    7: lambda mask: np.rot90(mask, 2).T,
+    8: np.rot90,
+}
 
 
 MOST_PIXELS = 2**26  # of a resized image: 200 MB in bytes
@@ -83,13 +95,66 @@ def upright_size(path: Path) -> tuple[int, int] | None:
         return None
 
 
-def read_mask(path: Path) -> NDArray[np.uint8]:
-    """The mask in ``path`` as its stored values, uint8 of shape (H, W), upright; palette indices stay indices.
+def read_mask(path: Path, void: int | None = None) -> NDArray[np.number]:
+    """The mask in ``path`` as its numbers (H, W), upright by its own EXIF orientation.
 
-    Raises InputError naming the file that cannot be read.
+    These are palette indices, else the alpha channel where it varies and shows an object that the colours do not, else
+    the largest of a pixel's channels: as they are stored, but for floats in 0..1, which become 0..255.
+
+    Raises InputError naming the file that cannot be read, or whose colours leave open where it is ``void``.
     """
     with _opened(path) as image:
-        return np.asarray(image if image.mode in ("L", "P") else image.convert("L"), dtype=np.uint8)
+        if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+            numbers = np.nan_to_num(np.asarray(image, dtype=np.float64))
+            return numbers * 255 if image.mode == "F" and numbers.max(initial=0) <= 1 else numbers
+        if image.mode == "P":
+            values: NDArray[np.uint8] = np.asarray(image)
+        else:
+            channels = np.asarray(image.convert("RGB"))
+            values = channels.max(2)
+            if void is not None and ((values == void) & (channels.min(2) != void)).any():
+                raise ValueError(f"it is in colours, and dataset.mask_void={void} needs grey levels or palette indices")
+        if not image.has_transparency_data:
+            return values
+        alpha = np.asarray(image.convert("RGBA").getchannel("A"))
+        levels = len(np.unique(alpha))
+        if levels == 1 or (levels == 2 and np.array_equal(alpha > 0, values > 0)):
+            return values
+        if image.mode == "P":
+            raise ValueError("its palette indices and its transparency show different objects: save it in grey levels")
+        return alpha
+
+
+def as_its_image(mask: NDArray[np.number], path: Path, image: Path, shape: tuple[int, ...]) -> NDArray[np.number]:
+    """The mask of ``path`` turned as the file ``image``, of the upright ``shape``, says of itself by EXIF.
+
+    Not where the mask has an orientation of its own, or fits the upright image alone. Where its size does not tell, it
+    was drawn on the stored pixels, and a line says so, once a process.
+    """
+    turn = _TURNS.get(_orientation(image) or 1)
+    if turn is None or _orientation(path) is not None or (turned := turn(mask)).shape != shape[:2]:
+        return mask
+    if mask.shape == shape[:2] and not np.array_equal(turned, mask):
+        say_once(
+            f"{path}: turned as its image by the EXIF orientation of {image}, like others of this kind: a mask without"
+            " an orientation of its own is one of the stored pixels; where it is not, save the image upright",
+            "orientation",
+        )
+    return turned
+
+
+def warn_of_noise(mask: NDArray[np.number], threshold: int, path: Path) -> None:
+    """Say, once a process, that a mask has low levels above the threshold beside the highest: noise, or a border."""
+    top = 255 if mask.max(initial=0) <= 255 else 65535
+    low = np.unique(mask[(mask > threshold) & (mask < top / 8)])
+    if len(low) and mask.max() >= top * 7 / 8:
+        few = ", ".join(f"{value:g}" for value in low[:4]) + (" ..." if len(low) > 4 else "")
+        say_once(
+            f"{path}: the object has values near 0 ({few}) and near {top}, as other masks may: if compression or"
+            f" resizing made them, set dataset.mask_threshold={top // 2}; if {mask.max():g} is a border or void,"
+            f" dataset.mask_void={mask.max():g}",
+            "noise",
+        )
 
 
 def checked_mask(
@@ -200,6 +265,14 @@ def _file(path: Path) -> Iterator[Image.Image]:
 def _is_mapped_askew(image: Any) -> bool:
     """Whether Pillow maps the file into memory with its sides exchanged: TIFF of one channel that is to be turned."""
     return image.format == "TIFF" and len(image.getbands()) == 1 and image.tag_v2.get(0x0112, 1) > 4
+
+
+def _orientation(path: Path) -> int | None:
+    """The EXIF orientation in an image file that can be read, None where it has none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(path, formats=_FORMATS) as image:
+            return image.getexif().get(ExifTags.Base.Orientation)
 
 
 def _check_size(image: Image.Image) -> None:

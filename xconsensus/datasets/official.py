@@ -28,6 +28,13 @@ def folder_of_masks(root: Path, name: str, fetch: str) -> Path:
     return found
 
 
+def mask_there(path: Path, image: str) -> Path:
+    """``path``; InputError where there is no such mask of the ``image``."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file, the mask of image {image}: unpack the archive of masks again")
+    return path
+
+
 def part_of(splits: Mapping[str, _Part], split: str) -> _Part:
     """What ``splits`` has for ``split``; InputError for an unknown one."""
     if split not in splits:

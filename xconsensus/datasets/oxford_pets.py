@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from xconsensus.datasets.images import ImageFiles, checked_mask, read_mask
-from xconsensus.datasets.official import need, part_of, present, table
+from xconsensus.datasets.images import ImageFiles, as_its_image, checked_mask, read_mask
+from xconsensus.datasets.official import mask_there, need, part_of, present, table
 from xconsensus.datasets.records import Record
 from xconsensus.errors import InputError
 
@@ -67,10 +67,14 @@ class OxfordPets(ImageFiles):
         return present(named, path)
 
     def mask(self, record: Record) -> NDArray[np.bool_]:
-        path = self.root / f"annotations/trimaps/{record.image_id}.png"
+        path, image = self.mask_file(record), self.image(record)
         rule = f"no pixel of dataset.mask_values={list(self.mask_values)}"
-        mask = np.isin(read_mask(path), self.mask_values)
-        return checked_mask(mask, self.image(record), path, record.path, rule)
+        mask = np.isin(as_its_image(read_mask(path), path, Path(record.path), image.shape), self.mask_values)
+        return checked_mask(mask, image, path, record.path, rule)
+
+    def mask_file(self, record: Record) -> Path:
+        """Where the mask of an image lies; InputError where it does not."""
+        return mask_there(self.root / f"annotations/trimaps/{record.image_id}.png", record.path)
 
 
 def _breed(image: str) -> str:

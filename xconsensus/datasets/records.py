@@ -7,6 +7,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from xconsensus.errors import InputError
+
 
 @dataclass(frozen=True)
 class Record:
@@ -22,8 +24,22 @@ class Record:
     path: str = ""
 
 
+def check_labels(records: Sequence[Record], classes: int, known: bool = False) -> None:
+    """InputError naming an image whose label is that of no class, or with ``known`` unknown."""
+    for record in records:
+        if record.label >= classes or (known and record.label < 0):
+            raise InputError(
+                f"image {record.path or record.image_id}: label {record.label} is none of the {classes} classes, which"
+                f" are 0 to {classes - 1}" + ("; explainer.target=predicted needs none" if known else "")
+            )
+
+
 class Dataset(Protocol):
-    """A labelled set of single-object images, some with the object's pixel mask."""
+    """A labelled set of single-object images, some with the object's pixel mask.
+
+    It may tell where an image's mask lies (``mask_file(record)``, InputError where it is missing), and which pixels
+    count neither as object nor as background (``void(record)``, bool of the image's (H, W), or None).
+    """
 
     @property
     def classes(self) -> Sequence[str]:

@@ -16,6 +16,7 @@ from xconsensus.experiment.artefacts import (
     consensus_of,
     contents_explained,
     digest,
+    explanations_of,
     needs,
     segmenter_settings,
     with_trained_weights,
@@ -24,10 +25,13 @@ from xconsensus.experiment.experiment import Experiment
 from xconsensus.experiment.explanations import present_explanations
 from xconsensus.members.member import Member
 from xconsensus.scores.committees import extras_of, family_of
-from xconsensus.store.files import read_json, read_settings
+from xconsensus.scores.metrics import without_spread
+from xconsensus.store.files import read_csv, read_json, read_settings
 from xconsensus.store.provenance import Settings, as_json, difference
 from xconsensus.store.shards import Shards
 from xconsensus.store.tensors import read_header, read_tensor
+
+_RULE = {"without_spread": "left out"}  # explanations of one value everywhere
 
 
 def similarity_of(experiment: Experiment) -> Similarity:
@@ -80,20 +84,27 @@ def inputs_of(experiment: Experiment, records: Sequence[Record]) -> dict[str, An
         "images": _digest(contents_explained(experiment).of(record.image_id for record in records)),
         "masks": {**masks, "contents": _contents_of_masks(experiment, records)},
         "predictions": {member.name: _checksum_of_predictions(experiment, member) for member in experiment.members},
+        **_RULE,
     }
 
 
-def inputs_then(experiment: Experiment, folder: Path, records: Sequence[Record]) -> dict[str, Any]:
-    """What the tables in a folder were made from, as `inputs_of`; empty where that is not known.
+def outdated(experiment: Experiment, folder: Path, inputs: Mapping[str, Any], records: Sequence[Record]) -> str | None:
+    """How scores in ``folder`` of ``records`` differ in what they were made from, or in a rule that tells; None where
+    they do not.
 
-    The contents of images, of which earlier versions had no note, are those at the first look.
+    Scores of before have no note of what images held: it was what these held at the first look. Nor do they say what
+    they made of explanations without spread, which they counted: they hold where there are none.
     """
     try:
         made = read_json(folder / "inputs.json")
-    except InputError:  # not there, or damaged
-        return {}
+    except InputError:  # there is none, as of scores of earlier versions, or it is damaged
+        made = {}
     then = contents_explained(experiment).then
-    return {"images": _digest("".join(then[record.image_id] for record in records)), **made}
+    known = {**_RULE, "images": _digest("".join(then[record.image_id] for record in records)), **made}
+    found = difference(known, inputs)
+    if not found and not _RULE.items() <= made.items() and (image := _counted_without_spread(experiment, folder)):
+        return f"explanations of one value everywhere are left out now, as of image {image}"
+    return found
 
 
 def check_scores(
@@ -113,8 +124,25 @@ def check_scores(
             raise needs("score", f"{path} does not exist")
         if found := difference(read_settings(path), as_json(settings)):
             raise needs("score", f"{path} was made with other settings ({found})", "overwrite=true")
-    if found := difference(inputs_then(experiment, folder, records), inputs_of(experiment, records)):
+    if found := outdated(experiment, folder, inputs_of(experiment, records), records):
         raise needs("score", f"{folder} has scores of other images, masks or predictions ({found})")
+
+
+def _counted_without_spread(experiment: Experiment, folder: Path) -> str | None:
+    """An image of images.csv with a similarity of an explanation without spread; these have no reliability, or are
+    similar to nothing.
+    """
+    path = folder / "images.csv"
+    if not path.is_file():
+        return None
+    table = read_csv(path)
+    doubtful = table[np.isfinite(table["similarity"]) & ((table["similarity"] == 0) | (table["reliability"] == 0))]
+    for member in experiment.members:
+        ids = [str(image_id) for image_id in doubtful["image_id"][doubtful["member"] == member.name]]
+        for place, values in explanations_of(experiment, with_trained_weights(experiment, member)).blocks(ids, 8):
+            if (blank := without_spread(values)).any():
+                return ids[place][int(blank.argmax())]
+    return None
 
 
 def _contents_of_masks(experiment: Experiment, records: Sequence[Record]) -> str | None:
@@ -124,6 +152,8 @@ def _contents_of_masks(experiment: Experiment, records: Sequence[Record]) -> str
     state = xxh3_64()
     for record in records:
         state.update(np.packbits(experiment.images.mask(record)).tobytes())
+        if (void := experiment.images.void(record)) is not None:
+            state.update(np.packbits(void).tobytes())
         for category, mask in experiment.images.objects(record):
             state.update(category.encode() + np.packbits(mask).tobytes())
     return state.hexdigest()

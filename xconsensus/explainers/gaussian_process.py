@@ -3,7 +3,7 @@ r"""LIME's weights from fewer samples: a logistic curve of a Gaussian process of
 import torch
 from torch import Tensor
 
-from xconsensus.explainers.regression import Fit, fit, fitted_r2, reliability, sample_errors
+from xconsensus.explainers.regression import Fit, are_constant, fit, fitted_r2, reliability, sample_errors
 
 # Of real networks a factor of four in the second hardly matters (docs/benchmarks.md).
 _EXPONENT = 0.75  # a superpixel's prior variance grows with its change by hiding to this power
@@ -38,7 +38,7 @@ def fit_process(
 
     R2 is that of the curve; the rest as in `fit`. The reliability is the agreement with another draw of masks.
     """
-    if not outputs.isfinite().all() or outputs.min() == outputs.max():
+    if not outputs.isfinite().all() or are_constant(outputs):
         return fit(masks, outputs, weights)
     y, w = outputs.double(), weights.double() / weights.double().sum()
     mean = (w @ y).clamp(1e-12, 1 - 1e-12)

@@ -20,9 +20,10 @@ from xconsensus.explainers.masks import (
     even_batches,
     sample_counts,
 )
-from xconsensus.explainers.regression import Fit, fit
+from xconsensus.explainers.regression import Fit, are_constant, fit
 
 REGRESSIONS = ("linear", "gaussian_process")
+FEW = 16  # roundings that outputs of constant networks may be wrong by
 POPULATION = 4096  # masks on which the process is read: many times as many as samples, and no pass of a network
 
 
@@ -86,6 +87,7 @@ class Lime:
         target = predicted if self.target == "predicted" else image.label
         superpixels, draws = int(image.segments.max()) + 1, image.generator()
         masks, outputs = torch.empty(0, superpixels, dtype=torch.bool), torch.empty(0)
+        limits: list[Tensor] = []
         for count in sample_counts(self.samples, self.tolerance):
             new = draw_masks(count - len(masks), superpixels, self.sampling, self.keep_probability, draws)
             new[0] |= len(masks) == 0  # the very first shows all
@@ -93,7 +95,12 @@ class Lime:
                 batches = (rows.to(network.device) for rows in even_batches(new, batch_size))
                 logits = torch.cat([network(perturb(shown, hidden, segments, rows)) for rows in batches])
             masks, outputs = torch.cat([masks, new]), torch.cat([outputs, logits.softmax(1)[:, target].cpu()])
+            limits += [logits.amin(0), logits.amax(0)]
             fitted = self._fit(masks, outputs, image)
+            # real networks have been seen to tell superpixels apart in 3 roundings; where they do not, it is noise
+            told = fitted.reliability >= 0.5 or len(masks) <= superpixels + 1
+            if any(are_constant(each, 1 if told else FEW) for each in (outputs, torch.stack(limits))):
+                fitted = Fit(torch.zeros(superpixels), float(outputs[0]), 0.0, 0.0)
             if self.tolerance is not None and fitted.reliability >= self.tolerance:
                 break
         fields = {"r2": fitted.r2, "intercept": fitted.intercept, "reliability": fitted.reliability}

@@ -27,13 +27,15 @@ def fit(masks: Tensor, outputs: Tensor, weights: Tensor, ridge: float = 0.0, *, 
     ridge : 0 = no penalty.
     pairs : whether masks 2 i and 2 i + 1 were drawn together.
 
-    R2 is 0 for constant outputs, as nothing is explained. The reliability is `reliability`, 0 where the samples do
-    not determine the solution. All is NaN where an output is not finite.
+    Coefficients, R2 and reliability are 0 for outputs that `are_constant`, as nothing is explained. The reliability is
+    `reliability`, 0 where the samples do not determine the solution. All is NaN where an output is not finite.
     """
     if not outputs.isfinite().all():
         return Fit(torch.full((masks.shape[1],), torch.nan, dtype=torch.float64), *[float("nan")] * 3)
     x, y, w = masks.double(), outputs.double(), weights.double() / weights.double().sum()
     x_mean, y_mean = w @ x, w @ y
+    if are_constant(outputs):
+        return Fit(torch.zeros_like(x_mean), float(y_mean), 0.0, 0.0)
     root = w.sqrt()
     design, response = (x - x_mean) * root[:, None], (y - y_mean) * root
     penalty = float(ridge / weights.double().sum())  # the weights above sum to 1, so the penalty is scaled alike
@@ -56,6 +58,12 @@ def fit(masks: Tensor, outputs: Tensor, weights: Tensor, ridge: float = 0.0, *, 
         coefficients = torch.linalg.lstsq(design, padded[:, None], driver="gelsd").solution[:, 0]
         residual, trust = (padded - design @ coefficients)[: len(response)], 0.0
     return Fit(coefficients, float(y_mean - x_mean @ coefficients), fitted_r2(residual, response), trust)
+
+
+def are_constant(outputs: Tensor, roundings: float = 1) -> bool:
+    """Whether outputs (n,) or (n, classes) differ by so many machine epsilons of the largest at most."""
+    spread = outputs.amax(0) - outputs.amin(0)
+    return bool((spread <= roundings * torch.finfo(outputs.dtype).eps * outputs.abs().amax()).all())
 
 
 def sample_errors(influence: Tensor, residual: Tensor, remainder: Tensor, shared: Tensor | None) -> Tensor:

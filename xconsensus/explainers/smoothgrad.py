@@ -65,6 +65,7 @@ class SmoothGrad:
             if self.tolerance is not None and agreement >= self.tolerance:
                 break
         values = (halves.sum(0) / done).abs().sum(0).float().cpu()
+        values.masked_fill_(values < torch.finfo(values.dtype).tiny, 0)  # what is left where outputs saturate
         return Explanation(values, predicted, probability, {"reliability": agreement, "samples": float(done)}, target)
 
 

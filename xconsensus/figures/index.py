@@ -30,14 +30,18 @@ class Need:
 MASKS = Need(lambda r: r.images.has_masks, "the data set has no masks")
 SUPERPIXELS = Need(lambda r: bool(r.superpixels), "no explainer works on superpixels")
 PIXELS = Need(lambda r: bool(r.pixels), "no explainer works on pixels")
-TWO_EXPLAINERS = Need(lambda r: len(r.scores) == 2, "it compares two explainers")
+TWO_EXPLAIN = Need(lambda r: len(r.scores) == 2, "it compares two explainers")
 OBJECTS = Need(
     lambda r: any(len(r.images.objects(each.image_id)) > 1 for each in r.images.spread(r.options["gallery"])),
     "images of the data set have one object",
 )
 ACCURACIES = Need(lambda r: not r.first.members["accuracy"].isna().all(), "accuracies are unknown")
 FAMILY = Need(lambda r: r.first.family is not None, "no family of at least two members and not all")
-FOUR_OF_A_FAMILY = Need(lambda r: r.first.random is not None, "correlations need a family of at least 4 members")
+SCORED = Need(
+    lambda r: all(each.members["consensus_score"].notna().any() for each in r.scores.values()),
+    "no explanation has more than one value, so there are no consensus scores",
+)
+FOUR_OF_FAMILY = Need(lambda r: r.first.random is not None, "correlations need a family of at least 4 members")
 RBF = Need(lambda r: any(each.sigma for each in r.scores.values()), "no explainer is compared by the RBF similarity")
 # what is drawn without these only when it is asked for by name
 NO_MASKS = Need(lambda r: not r.images.has_masks, "the data set has masks: see fig03, fig14 and fig15")
@@ -163,25 +167,25 @@ _FIGURES = (
     Entry("fig02", "images as members see them", gallery, _images(masks=False), (), _IMAGENET, (NO_MASKS,)),
     Entry("fig03", "the same, with masks and average precision", gallery, _images(masks=True), (MASKS,), _CUB),
     Entry("fig04", "accuracy against mAP", scatter.fig04, _scatter(4), (MASKS, ACCURACIES), _CUB, published=True),
-    Entry("fig05", "accuracy against score", scatter.fig05, _scatter(5), (ACCURACIES,), _BOTH, published=True),
-    Entry("fig06", "two explainers' scores", scatter.fig06, _scatter(6), (TWO_EXPLAINERS,), _BOTH, published=True),
-    Entry("fig07", "a family by its own vote", scatter.fig05, _one(_family), (ACCURACIES, FAMILY), _IMAGENET),
+    Entry("fig05", "accuracy against score", scatter.fig05, _scatter(5), (ACCURACIES, SCORED), _BOTH, published=True),
+    Entry("fig06", "two explainers' scores", scatter.fig06, _scatter(6), (TWO_EXPLAIN, SCORED), _BOTH, published=True),
+    Entry("fig07", "a family by its own vote", scatter.fig05, _one(_family), (ACCURACIES, FAMILY, SCORED), _IMAGENET),
     Entry("fig08", "the consensus's mAP as committees grow", curves.fig08, _one(_growing), (MASKS, SUPERPIXELS), _CUB),
     Entry("fig09", "images of several objects", gallery, galleries.several_objects, (OBJECTS,), ("coco",)),
-    Entry("fig10", "mAP against consensus score", scatter.fig10, _scatter(10), (MASKS,), _CUB, published=True),
+    Entry("fig10", "mAP against consensus score", scatter.fig10, _scatter(10), (MASKS, SCORED), _CUB, published=True),
     Entry("fig11", "figure 5 of several data sets", scatter.fig05, _one(_data_sets), (), _OTHERS, (PANELS,)),
     Entry("fig12", "images, by superpixels", gallery, _gallery(_AREAS, False), (SUPERPIXELS,), _IMAGENET, (NO_MASKS,)),
     Entry("fig13", "images, by pixels", gallery, _gallery(_PIXELS, False), (PIXELS,), _IMAGENET, (NO_MASKS,)),
     Entry("fig14", "the same, with masks", gallery, _gallery(_AREAS, True), (MASKS, SUPERPIXELS), _CUB),
     Entry("fig15", "the same, with masks", gallery, _gallery(_PIXELS, True), (MASKS, PIXELS), _CUB),
-    Entry("sec452", "a family among others", curves.sec452, _one(_random), (FAMILY, FOUR_OF_A_FAMILY), _IMAGENET),
+    Entry("sec452", "a family among others", curves.sec452, _one(_random), (FAMILY, FOUR_OF_FAMILY, SCORED), _IMAGENET),
 )
 _TABLES = (
     Entry("table1", "five models in order", tables.table1, _one(_table1), (), _IMAGENET, (TABLE_1,), True),
     Entry("table2", "accuracy, scores and mAP", tables.table2, _one(_members), (), _BOTH, published=True),
     Entry("correlations", "all correlations, with intervals", tables.correlations, _one(_correlations), published=True),
     Entry("sigma", "the RBF's sigma halved and doubled", sigma, _one(_sigma), (RBF,)),
-    Entry("comparison", "each claim of the paper beside this run's number", comparison, _one(_comparison)),
+    Entry("comparison", "each claim of the paper beside this run's number", comparison, _one(_comparison), (SCORED,)),
 )
 # fmt: on
 FIGURES: Mapping[str, Entry] = {entry.name: entry for entry in _FIGURES}

@@ -58,7 +58,8 @@ def fig01(
         bar.axvline(0, color=style.INK, linewidth=0.8)
         bar.set(xlim=(lowest, 1.05), ylim=(-0.5, 0.5), xticks=[], yticks=[])
         bar.spines[:].set_color(style.FAINT)
-        bar.text(1.03, 0.5, f"{score:.3f}", transform=bar.transAxes, va="center", fontsize=style.SMALL)
+        text = f"{score:.3f}" if np.isfinite(score) else "none"
+        bar.text(1.03, 0.5, text, transform=bar.transAxes, va="center", fontsize=style.SMALL)
         style.title(bar, tile.name, pad=2)
         _arrow(figure, agreed, (1.05, 0.5), bar, (-0.04, 0.5))
     for left, title in ((2.39, "1. Explain"), (4.18, "2. Vote"), (5.95, "3. Compare")):

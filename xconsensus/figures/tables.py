@@ -16,7 +16,7 @@ import pandas as pd
 from xconsensus import published
 from xconsensus.errors import InputError
 from xconsensus.published import ENSEMBLE
-from xconsensus.scores.metrics import correlation
+from xconsensus.scores.metrics import Correlation, correlation
 
 EXPLAINERS = {"lime": "LIME", "smoothgrad": "SmoothGrad"}
 
@@ -110,7 +110,7 @@ def correlations(members: Mapping[str, pd.DataFrame], dataset: str | None = None
         for x, y in pairs
         if x in table and y in table
     ]
-    result = pd.DataFrame(rows)
+    result = pd.DataFrame(rows, columns=["x", "y", *Correlation.__annotations__])
     paper = published.correlations(dataset) if dataset else pd.DataFrame()
     if len(paper):
         paper = paper[["x", "y", "pearson_r"]].rename(columns={"pearson_r": "published_r"})

@@ -3,7 +3,6 @@
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from xconsensus.errors import InputError
-from xconsensus.progress import log
+from xconsensus.progress import say_once
 
 _HOLDERS = ("state_dict", "model_state_dict", "model", "net")  # keys under which checkpoints keep the weights
 _WRAPPERS = ("module", "model", "net", "_orig_mod")  # what DataParallel, Lightning and torch.compile put before names
@@ -49,7 +48,7 @@ def read_weights(path: Path, name: str, key: str | None = None) -> dict[str, Ten
     found = dict(_state_dicts(checkpoint))
     taken = _chosen(found, key, f"member {name}: {path}")
     if key is None and (others := _of_the_same_size(found, taken)):
-        _say_once(f"member {name} takes {taken} of {path}, not {' or '.join(others)}; weights_key names another")
+        say_once(f"member {name} takes {taken} of {path}, not {' or '.join(others)}; weights_key names another")
     return found[taken]
 
 
@@ -92,11 +91,6 @@ def _of_the_same_size(found: Mapping[str, Mapping[str, Tensor]], taken: str) -> 
     """The other state dicts that could be of the same network: an average over steps, a teacher."""
     needed = len(_without_counters(found[taken]))
     return [place for place, tensors in found.items() if place != taken and len(_without_counters(tensors)) == needed]
-
-
-@cache  # a member is built more than once
-def _say_once(line: str) -> None:
-    log.info(line)
 
 
 # --- why a file cannot be read ---

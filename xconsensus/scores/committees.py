@@ -15,7 +15,7 @@ from torch import Tensor
 
 from xconsensus.consensus import Similarity
 from xconsensus.errors import InputError, nearest
-from xconsensus.scores.metrics import Intervals, average_precisions, correlation
+from xconsensus.scores.metrics import Intervals, average_precisions, correlation, mean_over_images, without_spread
 
 Floats = NDArray[np.floating]
 Committee = NDArray[np.integer]  # positions of its members among all, each once
@@ -118,12 +118,13 @@ def committee_scores(
     """How similar explanations are to the consensus of each committee: (images, committees, f) float64.
 
     ``images`` gives the explanations (f, K) and the ballots (m, K) of one image at a time; the mean over the images
-    is a consensus score. Raises InputError if there is no image.
+    is a consensus score. NaN of explanations without spread. Raises InputError if there is no image.
     """
     scores = []
     for explanations, ballots in images:
         weights = torch.from_numpy(_weights(len(ballots), committees))
-        scores.append(similarity.to_means(explanations.double(), ballots.double(), weights).numpy())
+        found = similarity.to_means(explanations.double(), ballots.double(), weights).numpy()
+        scores.append(np.where(without_spread(explanations), np.nan, found))
     if not scores:
         raise InputError("committees: no image to vote on; explain some images first")
     return np.stack(scores)
@@ -147,7 +148,7 @@ def family_scores(names: Sequence[str], scores: Mapping[str, Floats], intervals:
     parts = []
     for vote, similarities in scores.items():
         low, high = intervals.of(similarities)
-        mean = similarities.mean(0)
+        mean = mean_over_images(similarities)
         columns = {"consensus_score": mean, "consensus_score_low": low, "consensus_score_high": high}
         parts.append(pd.DataFrame({"vote": vote, "member": names, **columns}))
     return pd.concat(parts, ignore_index=True)

@@ -39,7 +39,7 @@ def average_precision(values: ArrayLike, positives: ArrayLike, counts: ArrayLike
     ----------
     values : (K,), the map: one value a pixel or a superpixel, higher = more object.
     positives : (K,), the item's pixels inside the object; bool where items are pixels.
-    counts : (K,), the item's pixels; None = one each.
+    counts : (K,), the item's pixels; None = one each; bool: where items are pixels, those that count.
 
     Returns NaN where no pixel belongs to the object. Raises InputError where `average_precisions` does.
     """
@@ -64,8 +64,9 @@ def average_precisions(values: ArrayLike, positives: ArrayLike, counts: ArrayLik
         raise InputError("average precision: the map holds NaN or infinite values; drop or recompute it")
     if not inside.any():
         return np.full(len(maps), np.nan)
-    if counts is None:
-        outside = inside <= 0
+    if total.dtype == bool:
+        outside = inside[total] <= 0
+        maps = maps if counts is None else maps[:, total]
         return np.array([_of_pixels(values, outside) for values in maps])
     inside, total = inside.astype(np.float64), total.astype(np.float64)
     order = np.argsort(maps, axis=-1)[:, ::-1]
@@ -80,17 +81,27 @@ def average_precisions(values: ArrayLike, positives: ArrayLike, counts: ArrayLik
     return np.asarray((gains * precision).sum(axis=-1) / inside.sum(), dtype=np.float64)
 
 
-def areas(mask: NDArray[np.bool_], segments: ArrayLike | None = None) -> tuple[NDArray[Any], NDArray[Any] | None]:
+def areas(
+    mask: NDArray[np.bool_], segments: ArrayLike | None = None, void: NDArray[np.bool_] | None = None
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """``positives`` and ``counts`` of an image's explanations as `average_precision` takes them, from its ``mask``.
 
-    ``mask`` is (H, W). With ``segments`` (H, W) or (H * W,), numbered from 0, an explanation has one value a
-    superpixel, without them one a pixel, each of which counts once.
+    ``mask`` is (H, W), and so is ``void``, the pixels that do not count. With ``segments`` (H, W) or (H * W,), numbered
+    from 0, an explanation has one value a superpixel, without them one a pixel, each of which counts once.
     """
-    inside = mask.ravel()
+    counted = None if void is None else ~void.ravel()
+    inside = mask.ravel() if counted is None else mask.ravel() & counted
     if segments is None:
-        return inside, None
+        return inside, counted
     flat = np.asarray(segments).ravel()
-    return np.bincount(flat, weights=inside), np.bincount(flat)
+    every = np.bincount(flat) if counted is None else np.bincount(flat, weights=counted)
+    return np.bincount(flat, weights=inside), every
+
+
+def without_spread(values: ArrayLike) -> NDArray[np.bool_]:
+    """Whether explanations (..., K) have one value alone: what they are similar to means nothing."""
+    explanations = np.asarray(values)
+    return np.asarray(explanations.max(-1) == explanations.min(-1))
 
 
 def _of_pixels(values: Floats, outside: NDArray[np.bool_]) -> float:
@@ -248,6 +259,14 @@ def bootstrap_mean(samples: ArrayLike, draws: int = 1000, seed: int = 0, level: 
         warnings.simplefilter("ignore", RuntimeWarning)
         low, high = np.nanpercentile(means, [50 * (1 - level), 50 * (1 + level)], axis=0)
     return low, high
+
+
+def mean_over_images(samples: ArrayLike) -> Floats:
+    """Mean over the first axis, numbers that are not finite left out; NaN where there is none."""
+    values = np.asarray(samples, dtype=np.float64)
+    present = np.isfinite(values)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(present, values, 0).sum(0) / present.sum(0))
 
 
 @dataclass(frozen=True)

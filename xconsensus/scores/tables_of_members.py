@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from xconsensus.published import ENSEMBLE
-from xconsensus.scores.metrics import ENOUGH, Intervals, correlation
+from xconsensus.scores.metrics import ENOUGH, Intervals, correlation, mean_over_images
 
 RELIABLE = 0.5  # below, more than half of an explanation's variance over superpixels or pixels is sampling noise
 Floats = NDArray[np.float64]
@@ -19,8 +19,8 @@ Floats = NDArray[np.float64]
 class Measured:
     """What was measured of m members on n images, NaN where there is nothing.
 
-    ``similarity`` to the consensus (n, m), ``average_precision`` (n, m + 1), the consensus's last, and each
-    explanation's ``reliability`` and number of ``samples``, (n, m).
+    ``similarity`` to the consensus (n, m), NaN of explanations without spread, ``average_precision`` (n, m + 1), the
+    consensus's last, and each explanation's ``reliability`` and number of ``samples``, (n, m).
     """
 
     similarity: Floats
@@ -56,19 +56,19 @@ def members_table(
             "family": [*members["family"], ENSEMBLE],
             "accuracy": [*members["accuracy"], ensemble[0]],
             "majority_vote_accuracy": [*[np.nan] * len(members), ensemble[1]],
-            "consensus_score": [*measured.similarity.mean(0), np.nan],
+            "consensus_score": [*mean_over_images(measured.similarity), np.nan],
             "consensus_score_low": [*low, np.nan],
             "consensus_score_high": [*high, np.nan],
         }
     )
     if np.isfinite(measured.reliability).any():
         reliable = np.where(measured.reliability >= RELIABLE, measured.similarity, np.nan)
-        table["reliability"] = [*_mean(measured.reliability), np.nan]
+        table["reliability"] = [*mean_over_images(measured.reliability), np.nan]
         table["noise_share"] = [*(measured.reliability < RELIABLE).mean(0), np.nan]
-        table["consensus_score_reliable"] = [*_mean(reliable), np.nan]
+        table["consensus_score_reliable"] = [*mean_over_images(reliable), np.nan]
     if np.isfinite(measured.average_precision).any():
         low, high = intervals.of(measured.average_precision)
-        table["mean_average_precision"] = np.nanmean(measured.average_precision, axis=0)
+        table["mean_average_precision"] = mean_over_images(measured.average_precision)
         table["mean_average_precision_low"], table["mean_average_precision_high"] = low, high
     return table
 
@@ -109,10 +109,3 @@ def noise(members: pd.DataFrame, reliability: Floats) -> str:
         f"{line}; without them the members' scores keep their order with Spearman's r {kept.spearman_r:.2f};"
         f" reliability goes with {shared.pearson_r**2:.0%} of the variance of scores between members"
     )
-
-
-def _mean(values: Floats) -> Floats:
-    """Mean over the images (n, members), numbers that are not finite left out; NaN where there is none."""
-    present = np.isfinite(values)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(np.where(present, values, 0).sum(0) / present.sum(0))

@@ -18,6 +18,7 @@ from xconsensus.arithmetic.fewer_bits import FewerBits, ForImage, for_image, in_
 from xconsensus.arithmetic.folding import fold
 from xconsensus.arithmetic.precision import by_rule, check_precision
 from xconsensus.datasets import Record
+from xconsensus.datasets.records import check_labels
 from xconsensus.datasets.selection import choose, right_images
 from xconsensus.errors import InputError
 from xconsensus.experiment.artefacts import (
@@ -65,6 +66,7 @@ def explain(experiment: Experiment) -> None:
     explainer = explainers.make(experiment.explainer["method"], explainers.own_settings(experiment.explainer))
     check_precision(experiment.config["explain"]["precision"], experiment.device, fewer_bits(explainer))
     records = choose_images(experiment)
+    check_labels(records, len(experiment.dataset.classes), known=getattr(explainer, "target", None) == "label")
     own = own_images(experiment, records)
     if experiment.config["dry_run"]:
         _plan(experiment, explainer, own)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from xconsensus.datasets import Record
+from xconsensus.datasets.records import check_labels
 from xconsensus.errors import InputError
 from xconsensus.experiment.artefacts import (
     check_predictions,
@@ -54,6 +55,9 @@ def finetune(experiment: Experiment) -> None:
     splits = dict.fromkeys(["test", experiment.explain_split])
     records = {split: experiment.images.usable(experiment.inputs.records(split)) for split in splits}
     training = experiment.inputs.records("train") if trained else []
+    for some in (*records.values(), training):
+        check_labels(some, len(experiment.dataset.classes))
+    experiment.images.find_masks(records[experiment.explain_split])
     if any(record.label < 0 for record in training):
         raise InputError("labels of training images are unknown: set committee.finetune=false, or dataset.labels")
     _say_what_is_seen(experiment, members)

@@ -34,11 +34,11 @@ from xconsensus.experiment.explanations import (
     in_full_precision,
     without_missing,
 )
-from xconsensus.experiment.score_settings import inputs_of, inputs_then, similarity_of, tables_settings
+from xconsensus.experiment.score_settings import inputs_of, outdated, similarity_of, tables_settings
 from xconsensus.progress import counter, log
 from xconsensus.scores import committees
 from xconsensus.scores.accuracy import ensemble_accuracy
-from xconsensus.scores.metrics import Intervals, areas, average_precision
+from xconsensus.scores.metrics import Intervals, areas, average_precision, mean_over_images, without_spread
 from xconsensus.scores.tables_of_members import (
     Measured,
     correlations_table,
@@ -46,7 +46,7 @@ from xconsensus.scores.tables_of_members import (
     members_table,
     noise,
 )
-from xconsensus.store.files import read_settings, write_csv, write_json, write_long_csv
+from xconsensus.store.files import read_json, read_settings, write_csv, write_json, write_long_csv
 from xconsensus.store.locks import claimed
 from xconsensus.store.provenance import Settings, check_settings
 from xconsensus.store.resume import is_made
@@ -71,11 +71,11 @@ def score(experiment: Experiment) -> None:
         return
     for _ in claimed(experiment.store.root, [(folder / "members.csv", None)]):
         missing = _missing(given, settings)
-        if inputs_then(experiment, folder, given.records) != inputs:
+        if outdated(given.experiment, folder, inputs, given.records):
             missing = list(settings)
         for table in missing:
             MAKERS[table](given, folder / f"{table}.csv", settings[table])
-        if missing:
+        if missing or read_json(folder / "inputs.json") != inputs:
             write_json(folder / "inputs.json", inputs)
     log.info(f"{name}: scores of {members} members on {images} images in {folder}")
 
@@ -111,7 +111,8 @@ class Given:
 
     def areas(self, record: Record, mask: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[Any] | None]:
         """`metrics.areas` of an image's explanations and a mask of it."""
-        return areas(mask, self.labels.values(record.image_id).numpy() if self.labels else None)
+        labels = self.labels.values(record.image_id).numpy() if self.labels else None
+        return areas(mask, labels, self.experiment.images.void(record))
 
 
 def what_is_given(experiment: Experiment) -> Given:
@@ -159,6 +160,12 @@ def make_members(given: Given, path: Path, settings: Settings) -> None:
         write_csv(path.with_name("objects.csv"), objects_table(given))
     write_csv(path.with_name("correlations.csv"), correlations_table(members, experiment.config["score"]["level"]))
     write_csv(path, members, settings)
+    if (blank := np.isnan(measured.similarity)).any():
+        whose = ", ".join(np.array(names)[blank.any(axis=0)])
+        log.info(
+            f"{experiment.explainer_name}: {blank.sum()} explanations of {blank.any(axis=1).sum()} images left out of"
+            f" the consensus scores: one value everywhere, by one superpixel or outputs that nothing changes ({whose})"
+        )
     if experiment.dataset.has_masks and (outside := int(np.isnan(measured.average_precision[:, -1]).sum())):
         log.info(f"{outside} images left out of mAP: their object lies outside the centre crop")
     if np.isfinite(measured.reliability).any():
@@ -201,7 +208,8 @@ def _compare(given: Given, records: list[Record], measured: Measured) -> None:
             break
         for place, explanations in in_full_precision(shards, ids):
             same = flat[ends[place.start] : ends[place.stop]].view(explanations.shape)
-            measured.similarity[place, column] = similarity(explanations, same.to(explanations.dtype))
+            found = similarity(explanations, same.to(explanations.dtype)).numpy()
+            measured.similarity[place, column] = np.where(without_spread(explanations), np.nan, found)
         for row, image_id in enumerate(ids):
             measured.reliability[row, column] = shards.number(image_id, "reliability")
             measured.samples[row, column] = shards.number(image_id, "samples")
@@ -236,7 +244,7 @@ def make_random(given: Given, path: Path, settings: Settings) -> None:
     own, members = _family(given, settings), len(given.explanations)
     extras, trials = settings["extras"], settings["trials"]
     drawn = committees.random_committees(members, own, (extras[0], extras[1]), trials, given.experiment.seed)
-    scores = _scores(given, own, [np.arange(members), *drawn]).mean(0)
+    scores = mean_over_images(_scores(given, own, [np.arange(members), *drawn]))
     write_csv(path, committees.agreement(scores[1:], scores[0], drawn), settings)
 
 
