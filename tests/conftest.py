@@ -189,9 +189,9 @@ class Project:
         return done(stage, *self.arguments, *arguments)
 
     def files(self) -> dict[str, bytes]:
-        """All but the file of locks, which is empty, and the logs of what ran where and when."""
+        """All but the file of locks, which is empty, the logs of what ran where and when, and photographs' times."""
         found = {str(p.relative_to(self.outputs)): p for p in self.outputs.rglob("*") if p.is_file()}
-        others = [name for name in found if Path(name).name == ".locks" or "/status/" in name]
+        others = [n for n in found if Path(n).name == ".locks" or "/status/" in n or "/contents/" in n]
         return {name: path.read_bytes() for name, path in found.items() if name not in others}
 
 

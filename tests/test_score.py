@@ -233,7 +233,7 @@ def test_void_pixels_count_in_no_average_precision(voted: Project) -> None:
     voted.done("plot", "explainers=[lime]", "dataset.mask_void=255")
     other = voted.run("plot", "explainers=[lime]")
     assert other.code == 2
-    assert "other masks or predictions" in other.errors[0]
+    assert "other images, masks or predictions" in other.errors[0]
 
 
 def test_masks_are_looked_for_before_predictions_are_made(photographs: Project) -> None:
