@@ -109,6 +109,35 @@ def test_a_photograph_in_another_class_folder_order_has_another_label(scored: Pr
     scored.done("finetune", "dataset.classes=[dog,cat]", "overwrite=true")
 
 
+def test_images_are_chosen_again_where_members_are_right_about_others(scored: Project) -> None:
+    some = ("explain.only_correct=any", "overwrite=true")
+    scored.done("explain", *some)
+    chosen = scored.outputs / "pets/images/grids.csv"
+    unlucky = read_csv(chosen)["image_id"][1]
+    for path in (scored.outputs / "pets/predictions/test").iterdir():
+        header, tensors = read_header(path), read_tensors(path)
+        row = header["ids"].index(unlucky)
+        tensors["probabilities"][row] = torch.eye(2)[1 - tensors["labels"][row]]  # of the other class
+        notes = {
+            name: note for name, note in header.items() if name not in ("checksum", "versions", "settings", "right")
+        }
+        write_tensors(path, tensors, header["settings"], **notes, right=f"anew {path.stem}")
+    refused(scored.run("explain", some[0]), "grids.csv", "right.first")
+    settings = read_settings(chosen)
+    del settings["right"]  # as in tables of the version before
+    write_csv(chosen, read_csv(chosen), settings)
+    refused(scored.run("explain", some[0]), "grids.csv", f"no longer right about image {unlucky}")
+    scored.done("explain", *some)
+    assert unlucky not in set(read_csv(chosen)["image_id"])
+
+
+def test_members_that_predict_other_test_images_are_not_joined_by_row(scored: Project) -> None:
+    paint(scored.folder / "images/cat/0a.png", np.zeros((48, 64, 3), np.uint8))
+    scored.done("finetune", "committee.only=[second]", "overwrite=true", "dataset.masks=null")
+    shutil.rmtree(scored.outputs / "pets/scores")
+    refused(scored.run("score"), "members first and second", "image cat/0a.png", "finetune")
+
+
 def without_notes(project: Project) -> None:
     """Make the outputs those of the version before, which took no note of what images held."""
     shutil.rmtree(project.outputs / "pets/contents")

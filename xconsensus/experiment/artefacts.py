@@ -24,7 +24,7 @@ from xconsensus.store.contents import Contents
 from xconsensus.store.files import read_csv, read_settings
 from xconsensus.store.provenance import check_settings
 from xconsensus.store.shards import Shards
-from xconsensus.store.tensors import read_whole, verify
+from xconsensus.store.tensors import read_header, read_whole, verify
 
 
 def needs(stage: str, lack: str, and_with: str = "") -> MissingStageError:
@@ -113,6 +113,12 @@ def predictions(experiment: Experiment, split: str, member: Member) -> tuple[lis
     tensors, header = read_whole(path, "probabilities", "labels")
     check_predictions(experiment, member, split, header, tensors["labels"])
     return header.get("ids", []), tensors["probabilities"], tensors["labels"]
+
+
+def right_note(experiment: Experiment, member: Member) -> str | None:
+    """The note in a member's predictions of which images of the explained split it is right about, None without one."""
+    note = read_header(experiment.store.predictions(experiment.explain_split, member.name)).get("right")
+    return str(note) if note else None
 
 
 def check_predictions(

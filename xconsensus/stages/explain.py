@@ -20,7 +20,7 @@ from xconsensus.arithmetic.precision import by_rule, check_precision
 from xconsensus.datasets import Record
 from xconsensus.datasets.records import check_labels
 from xconsensus.datasets.selection import choose, right_images
-from xconsensus.errors import InputError
+from xconsensus.errors import ContentsError, InputError
 from xconsensus.experiment.artefacts import (
     check_contents,
     explained_images,
@@ -29,6 +29,7 @@ from xconsensus.experiment.artefacts import (
     label_maps,
     members_with_predictions,
     predictions,
+    right_note,
     with_trained_weights,
 )
 from xconsensus.experiment.experiment import Experiment, start
@@ -94,7 +95,7 @@ def choose_images(experiment: Experiment) -> list[Record]:
     """The images this committee explains; written to images/<committee>.csv, with how they were chosen beside it."""
     path, options = experiment.store.images(experiment.committee), experiment.config["explain"]
     candidates = experiment.inputs.records(experiment.explain_split)
-    settings = {
+    settings: dict[str, Any] = {
         "dataset": image_settings(experiment),
         **{key: options[key] for key in ("images", "per_class", "sample", "only_correct")},
         "split": experiment.explain_split,
@@ -104,7 +105,8 @@ def choose_images(experiment: Experiment) -> list[Record]:
     members = [] if options["only_correct"] == "none" else members_with_predictions(experiment)
     if members:
         settings["members"] = {member.name: member.settings()["weights"] for member in members}
-    check = partial(_check_table, experiment, settings, candidates)
+        settings["right"] = {member.name: note for member in members if (note := right_note(experiment, member))}
+    check = partial(_check_table, experiment, settings, candidates, members)
     if is_made(path, check, experiment.config["overwrite"]):
         return explained_images(experiment)
     right = right_by(experiment, members, candidates, options["only_correct"]) if members else candidates
@@ -116,20 +118,35 @@ def choose_images(experiment: Experiment) -> list[Record]:
     log.info(f"{len(chosen)} images to explain, of {len(right)} that remain of {len(candidates)}{_why(options)}")
     if not experiment.config["dry_run"]:
         rows = [(r.image_id, _below_root(experiment, r.path), r.label) for r in chosen]
-        note = {"contents": _contents_judged(experiment).of(r.image_id for r in candidates)} if members else {}
-        write_csv(path, pd.DataFrame(rows, columns=["image_id", "path", "label"]), settings | note)
+        if members:
+            settings["contents"] = _contents_judged(experiment).of(record.image_id for record in candidates)
+        write_csv(path, pd.DataFrame(rows, columns=["image_id", "path", "label"]), settings)
     return chosen
 
 
-def _check_table(experiment: Experiment, settings: Mapping[str, Any], candidates: Sequence[Record]) -> None:
-    """SettingsError where the images were chosen otherwise, or judged by other contents or labels."""
+def _check_table(
+    experiment: Experiment, settings: Mapping[str, Any], candidates: Sequence[Record], members: Sequence[Member]
+) -> None:
+    """SettingsError where the images were chosen otherwise, or judged by other contents, labels or predictions.
+
+    Parameters
+    ----------
+    experiment, settings, candidates : how images are chosen now, and of which.
+    members : those who judge.
+    """
     path = experiment.store.images(experiment.committee)
     made = read_settings(path)
     note = {"contents": made.pop("contents", None)}
-    check_settings(path, made, settings)
-    explained_images(experiment)
-    if "members" in settings:
-        check_contents(_contents_judged(experiment), path, [record.image_id for record in candidates], note)
+    known = {"right": settings["right"]} if members else {}  # tables of before have no note of it
+    check_settings(path, {**known, **made}, settings)
+    chosen = explained_images(experiment)
+    if not members:
+        return
+    check_contents(_contents_judged(experiment), path, [record.image_id for record in candidates], note)
+    if settings["right"] and "right" not in made:  # a table of before, and predictions that may have been made since
+        right = {*right_by(experiment, members, candidates, settings["only_correct"])}
+        if wrong := [record.image_id for record in chosen if record not in right]:
+            raise ContentsError(path, wrong, f"the members are no longer right about image {wrong[0]}")
 
 
 def _contents_judged(experiment: Experiment) -> Contents:

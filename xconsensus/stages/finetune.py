@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
+from xxhash import xxh3_64_hexdigest
 
 from xconsensus.datasets import Record
 from xconsensus.datasets.records import check_labels
@@ -225,9 +226,10 @@ def predict_member(
     network = network_for(experiment, member)
     probabilities = _predict(experiment, network, records, f"{title}: {split} predictions")
     labels = torch.tensor([record.label for record in records])
-    share = accuracy(probabilities.argmax(1), labels)
+    predicted = probabilities.argmax(1)
+    share, right = accuracy(predicted, labels), xxh3_64_hexdigest((predicted == labels).numpy().tobytes())
     ids = [record.image_id for record in records]
-    notes = {"ids": ids, "contents": experiment.inputs.contents(split).of(ids), "accuracy": share}
+    notes = {"ids": ids, "contents": experiment.inputs.contents(split).of(ids), "accuracy": share, "right": right}
     write_tensors(path, {"probabilities": probabilities, "labels": labels}, settings, **notes)
     if split == "test":
         what = "labels unknown" if np.isnan(share) else f"accuracy {share:.3f}"

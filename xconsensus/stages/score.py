@@ -174,8 +174,24 @@ def make_members(given: Given, path: Path, settings: Settings) -> None:
 
 def _accuracies(experiment: Experiment) -> tuple[list[float], float, float]:
     """`ensemble_accuracy` of the test images; memory holds one member's predictions."""
-    found = (predictions(experiment, "test", with_trained_weights(experiment, each)) for each in experiment.members)
-    return ensemble_accuracy((probabilities, labels) for _, probabilities, labels in found)
+    return ensemble_accuracy(_by_image(experiment))
+
+
+def _by_image(experiment: Experiment) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each member's probabilities and labels, of the same images in the same order.
+
+    Raises MissingStageError naming an image that only some members predict.
+    """
+    first: list[str] = []
+    for member in experiment.members:
+        ids, probabilities, labels = predictions(experiment, "test", with_trained_weights(experiment, member))
+        first = first or ids
+        if unlike := sorted({*first} ^ {*ids}):
+            whose = f"members {experiment.members[0].name} and {member.name}"
+            raise needs("finetune", f"only one of {whose} has predicted test image {unlike[0]}", "overwrite=true")
+        place = {image_id: row for row, image_id in enumerate(ids)}
+        rows = [place[image_id] for image_id in first] if ids != first else slice(None)
+        yield probabilities[rows], labels[rows]
 
 
 def measure(given: Given) -> Measured:
