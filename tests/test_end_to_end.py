@@ -114,6 +114,8 @@ def test_the_disk_holds_what_the_contract_says_and_nothing_else(root: Path) -> N
         ),
         "tables/quartet/fig08.csv",
         ".locks",
+        *(f"contents/{split}.safetensors" for split in ("train", "test", "explain")),
+        *(f"status/probe/{member}.json" for member in MEMBERS),
         "status/plot/quartet.json",
         *(f"status/finetune/{member}.json" for member in MEMBERS),
         *(f"status/explain/{explainer}/{member}.json" for explainer in EXPLAINERS for member in MEMBERS),

@@ -237,11 +237,20 @@ def test_void_pixels_count_in_no_average_precision(voted: Project) -> None:
 
 
 def test_masks_are_looked_for_before_predictions_are_made(photographs: Project) -> None:
-    (photographs.folder / "masks/dog/1.png").rename(photographs.folder / "masks/dog/one.png")
+    masks = sorted((photographs.folder / "masks").rglob("*.png"))
+    for mask in masks:
+        mask.rename(mask.with_name(f"of_{mask.name}"))
     refused = photographs.run("run")
     assert refused.code == 2
     assert "no mask for image" in refused.errors[0]
-    assert "dog/1.png" in refused.errors[0]
-    assert "one.png" in refused.errors[0]
+    assert "cat/0.png" in refused.errors[0]
+    assert "of_0.png" in refused.errors[0]
     assert not (photographs.outputs / "pets/predictions").exists()
-    photographs.done("finetune", "on_bad_image=skip")
+    for mask in masks[:-1]:
+        mask.with_name(f"of_{mask.name}").rename(mask)
+    assert "1 of 6 images have no mask and must not be chosen" in photographs.done("finetune").err
+    chosen = photographs.run("explain")
+    assert chosen.code == 2
+    assert "dog/2.png" in chosen.errors[0]
+    assert "1 of 6 images have no mask and are left out" in photographs.done("finetune", "on_bad_image=skip").err
+    photographs.done("explain", "on_bad_image=skip")

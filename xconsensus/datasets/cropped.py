@@ -75,13 +75,22 @@ class CroppedImages:
         return None if found is None else self._cropped(found)
 
     def find_masks(self, records: Sequence[Record]) -> None:
-        """InputError naming the first of ``records`` without a mask, where the data set can tell without reading it.
-
-        With ``skip_bad`` it is left out later.
+        """Say how many of ``records`` have no mask, where the data set can tell without reading any; InputError naming
+        the first where all have none.
         """
-        if self.dataset.has_masks and hasattr(self.dataset, "mask_file") and not self.skip_bad:
-            for record in records:
+        if not (self.dataset.has_masks and hasattr(self.dataset, "mask_file")):
+            return
+        lacking: list[InputError] = []
+        for record in records:
+            try:
                 self.dataset.mask_file(record)
+            except InputError as error:
+                lacking.append(error)
+        if lacking and len(lacking) == len(records):
+            raise lacking[0]
+        if lacking:
+            way = "are left out" if self.skip_bad else "must not be chosen to be explained"
+            log.info(f"{len(lacking)} of {len(records)} images have no mask and {way}: {lacking[0]}")
 
     def objects(self, record: Record) -> list[tuple[str, NDArray[np.bool_]]]:
         """Category and mask (size, size) of each object on the explained image; none if the data set knows of one only.
