@@ -78,6 +78,10 @@ def test_an_output_that_is_no_logits_names_the_member(change: Callable[[Tensor],
         probe(network(Plain(change)), CLASSES)
 
 
+def test_photographs_of_one_class_are_of_one_among_the_member_s() -> None:
+    assert "dataset.classes" in str(probe(network(Plain()), 1))
+
+
 @pytest.mark.parametrize("kept", [nn.BatchNorm2d(8), nn.Dropout(0.5), nn.InstanceNorm2d(8, track_running_stats=True)])
 def test_a_layer_whose_owner_keeps_it_in_training_is_found(kept: nn.Module) -> None:
     model = Plain(norm=kept)

@@ -49,6 +49,11 @@ def probe(network: Network, classes: int, gradients: bool = False, finite: bool 
         if not (change := (other - together).abs().max()) <= tolerance * largest:
             share = float(change / largest)
             raise InputError(f"member {name} gives {what} (logits differ by {share:.1g} of the largest)")
+    if classes == 1 < together.shape[1]:
+        return (
+            f"warning: member {name} gives {together.shape[1]} logits, and the data set's one class is taken for the"
+            " first of them: dataset.classes names all"
+        )
     if classes > 1 and (together >= 0).all() and ((together.sum(1) - 1).abs() <= 1e-3).all():
         return (
             f"warning: member {name} returns probabilities, not logits: LIME and SmoothGrad explain the softmax of"
@@ -93,8 +98,11 @@ def _logits(network: Network, inputs: Tensor, classes: int) -> Tensor:
     except (Exception, SystemExit) as error:  # the user's code raises anything
         _fail(network, inputs, error)
     name, wanted = network.member.name, (len(inputs), classes)
-    if found.shape != wanted:
-        if found.ndim == 2 and len(found) == len(inputs):
+    is_table = found.ndim == 2 and len(found) == len(inputs)
+    if found.shape != wanted and not (
+        is_table and 1 == classes < found.shape[1]
+    ):  # photographs of one class among some
+        if is_table:
             advice = "it must be built for them (num_classes), or trained to them with committee.finetune=true"
             raise InputError(f"member {name} gives {found.shape[1]} logits for {classes} classes: {advice}")
         raise InputError(f"member {name} gives outputs of shape {list(found.shape)}, logits are {list(wanted)}")
