@@ -283,3 +283,15 @@ def test_masks_are_looked_for_before_predictions_are_made(photographs: Project) 
     assert "dog/2.png" in chosen.errors[0]
     assert "1 of 6 images have no mask and are left out" in photographs.done("finetune", "on_bad_image=skip").err
     photographs.done("explain", "on_bad_image=skip")
+
+
+def test_what_plot_prints_and_draws_is_of_the_level_that_was_scored(scored: Project) -> None:
+    scored.done("score", "score.level=0.999", "overwrite=true")
+    drawn = scored.done("plot", "explainers=[lime]", "score.level=0.999", "figure=table2")
+    assert "with 99.9 % intervals" in drawn.out
+    voted = scored.done("plot", "explainers=[lime]", "score.level=0.999", "figure=table2", "plot.ensemble=voting")
+    (table,) = (read_csv(path) for path in (scored.outputs / "pets/tables/grids").glob("table2.csv"))
+    members = read_csv(scored.outputs / FOLDER / "members.csv")
+    assert table["family"].iloc[-1] == "majority vote"
+    assert table["accuracy"].iloc[-1] == members["majority_vote_accuracy"].iloc[-1]
+    assert "ensemble by majority vote" in voted.out

@@ -59,7 +59,9 @@ def fig01(
         model = place(1.4, middle, *_BOX)
         model.set(xticks=[], yticks=[])
         model.spines[:].set_color(style.INK)
-        model.text(0.5, 0.5, "\n".join(wrapped(tile.name, 0.85 * _BOX[0])), ha="center", va="center", fontsize=style.SMALL)
+        model.text(
+            0.5, 0.5, "\n".join(wrapped(tile.name, 0.85 * _BOX[0])), ha="center", va="center", fontsize=style.SMALL
+        )
         own = place(2.85, middle, _SMALL, _SMALL)
         _show(own, heat(image, tile.map, colours))
         _arrow(figure, whole, (1.02, 0.5), model, (-0.02, 0.5))

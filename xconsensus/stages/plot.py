@@ -172,7 +172,7 @@ def _print(found: Results) -> None:
     print(f"\n{found.caption()}\n\n{rendering.to_text(tables.table2(found.members))}")
     accuracies = [f"{found.first.members[column].iloc[-1]:.3f} by {words}" for column, words in ENSEMBLES.values()]
     print(f"Row consensus: ensemble by {found.ensemble}; its accuracy is {' and '.join(accuracies)}.\n")
-    print(f"Correlations over the members, with {found.level:.0%} intervals\n")
+    print(f"Correlations over the members, with {100 * found.level:g} % intervals\n")
     print(rendering.to_text(tables.correlations(found.members, level=found.level)))
 
 
