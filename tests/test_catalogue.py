@@ -180,6 +180,7 @@ def test_transformers_stand_beside_the_convolutional_networks() -> None:
     eight = list(specifications({**config_of("vit8"), "catalogue": None}))
     assert len(eight) == 8
     assert list(specifications(config_of("vit8"))) == names("imagenet81") + eight
+    assert (CONF / "vit8.yaml").read_text().startswith("# 81 + 8:")  # what `xconsensus ls` shows
     spec = specifications(config_of("vit8"))
     added = members_of({name: spec[name] for name in eight}, defaults={}, size=64, resize=64)
     assert {member.input_size for member in added} == {224}

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from xconsensus.consensus import Similarity, consensus, min_max, normalised_squares
 from xconsensus.errors import InputError
 from xconsensus.scores.committees import agreement, committee_scores, growing_committees, random_committees
-from xconsensus.scores.metrics import average_precision
+from xconsensus.scores.metrics import AP_WEIGHTS, average_precision
 
 Floats = NDArray[np.floating]
 
@@ -45,6 +45,16 @@ def test_each_committee_scores_as_its_mean_vote_painted_and_given_to_scikit_lear
     nearest = np.abs(drawn[:, None] - possible).argmin(axis=1)
     np.testing.assert_allclose(drawn, np.array(possible)[nearest], atol=1e-12)
     assert set(nearest) == {0, 1, 2}
+
+
+def test_a_committee_s_map_is_turned_after_its_vote() -> None:
+    votes, positives, counts = images(3, members=3)
+    given = list(zip(votes, positives, counts, strict=True))
+    table = growing_committees(given, 3, sizes=[3], weighted=AP_WEIGHTS["absolute"])
+    painted = [np.repeat(np.abs(vote.mean(axis=0)), pixels) for vote, _, pixels in given]
+    masks = [np.repeat(inside > 0, pixels) for _, inside, pixels in given]
+    expected = np.mean(list(map(sklearn_metrics.average_precision_score, masks, painted)))
+    assert table["mean_average_precision"].item() == pytest.approx(expected, abs=1e-12)
 
 
 def test_the_full_committee_has_one_trial_the_others_all() -> None:
@@ -101,7 +111,7 @@ def test_growing_committees_names_what_is_wrong() -> None:
         growing_committees(((v, 0 * p, c) for v, p, c in zip(votes, positives, counts, strict=True)), 3, sizes=[1])
 
 
-SIMILARITIES = [Similarity("cosine"), Similarity("rbf", sigma=2.0, sigma_pixels=10)]
+SIMILARITIES = [Similarity("cosine"), *(Similarity(name, 2.0, 10) for name in ("rbf", "rbf_raw"))]
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES, ids=lambda similarity: similarity.name)

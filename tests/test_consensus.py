@@ -16,12 +16,13 @@ from xconsensus.consensus import (
     min_max,
     normalised_squares,
     rbf,
+    rbf_raw,
     squares,
 )
 
 MEMBERS, DIMENSIONS = 5, 17
 # what each explainer's vote is scored with in the paper
-PAIRS = [("normalised_squares", "cosine"), ("min_max", "rbf"), ("squares", "cosine")]
+PAIRS = [("normalised_squares", "cosine"), ("min_max", "rbf"), ("min_max", "rbf_raw"), ("squares", "cosine")]
 
 
 def consensus_of(ballots: Iterable[Tensor]) -> Tensor:
@@ -209,4 +210,16 @@ def test_every_named_similarity_is_its_function() -> None:
     explanations = explanations_of(10)
     agreed = consensus_of(map(min_max, explanations))
     by_name = {name: Similarity(name, sigma_pixels=DIMENSIONS)(explanations, agreed) for name in SIMILARITIES}
-    torch.testing.assert_close(by_name, {"cosine": cosine(explanations, agreed), "rbf": rbf(explanations, agreed, 5)})
+    expected = {"cosine": cosine(explanations, agreed), "rbf": rbf(explanations, agreed, 5)}
+    torch.testing.assert_close(by_name, {**expected, "rbf_raw": rbf_raw(explanations, agreed, 5)})
+
+
+def test_the_raw_rbf_compares_maps_as_they_are() -> None:
+    explanations, agreed = explanations_of(11), torch.rand(DIMENSIONS, dtype=torch.float64)
+    expected = [
+        math.exp(-sum((a - c) ** 2 for a, c in zip(each, agreed.tolist(), strict=True)) / (2 * 1.3**2))
+        for each in explanations.tolist()
+    ]
+    assert rbf_raw(explanations, agreed, 1.3).tolist() == pytest.approx(expected)
+    normalised = min_max(explanations)
+    torch.testing.assert_close(rbf_raw(normalised, agreed, 1.3), rbf(explanations, agreed, 1.3))

@@ -17,7 +17,7 @@ from scipy import stats
 from xconsensus import figures, published
 from xconsensus.errors import InputError
 from xconsensus.figures import style
-from xconsensus.figures.gallery import heat
+from xconsensus.figures.gallery import Colours, heat
 
 Members = Mapping[str, pd.DataFrame]
 EXPLAINERS = ("lime", "smoothgrad")
@@ -76,6 +76,29 @@ def test_every_member_is_a_point_and_titles_state_both_correlations(
         assert f"Pearson $r$ = {pearson.statistic:.3f}" in axes.get_title()
         assert f"p = {pearson.pvalue:.1g}" in axes.get_title()
         assert rf"Spearman $\rho$ = {spearman.statistic:.3f}" in axes.get_title()
+
+
+@pytest.mark.parametrize("level", [0.5, 0.95])
+def test_brackets_bars_and_the_words_for_them_are_of_one_level(level: float) -> None:
+    members = committee()
+    for drawn, y in (
+        (figures.fig05(members, "c", level), "accuracy"),
+        (figures.fig10(members, "c", level), "mean_average_precision"),
+    ):
+        for axes, table in zip(drawn.axes, members.values(), strict=True):
+            z = np.arctanh(stats.pearsonr(table["consensus_score"][:-1], table[y][:-1]).statistic)
+            margin = stats.norm.ppf((1 + level) / 2) / np.sqrt(12 - 3)  # Fisher's, in closed form
+            low, high = np.tanh([z - margin, z + margin])
+            assert f" [{low:.2f}, {high:.2f}]" in axes.get_title()
+        said = " ".join(drawn.texts[-1].get_text().split())
+        assert f"bars: {100 * level:g} % intervals over images" in said
+        assert f"brackets: {100 * level:g} % intervals over members" in said
+
+
+def test_bars_and_brackets_that_are_not_there_are_not_explained() -> None:
+    few = figures.fig05({"own vote": in_line([0.5, 0.6, 0.7, 0.9])}, "c")
+    assert few.texts[-1].get_text() == "c"
+    assert "bars" not in figures.fig04(committee(), "c").texts[-1].get_text()
 
 
 def in_line(accuracy: list[float]) -> pd.DataFrame:
@@ -247,11 +270,14 @@ def test_a_name_is_nearest_to_its_own_point_or_tied_to_it_and_covers_nothing(fig
 def test_all_of_12_members_are_named_and_the_caption_says_how_many_of_85() -> None:
     few = figures.fig05(committee(12), "few")
     assert [len(axes.texts) for axes in few.axes] == [12, 12]
-    assert few.texts[-1].get_text() == "few"
+    intervals = "95 % intervals over"
+    assert few.texts[-1].get_text() == f"few; bars: {intervals} images; brackets: {intervals} members"
     many = figures.fig04(committee(85), "many")
     named = [len(axes.texts) - 1 for axes in many.axes]  # the consensus is no member
     assert all(10 < count < 85 for count in named)
-    said = f"many; named: {named[0]} of 85 and {named[1]} of 85 members, the extremes first"
+    said = (
+        f"many; brackets: {intervals} members; named: {named[0]} of 85 and {named[1]} of 85 members, the extremes first"
+    )
     assert " ".join(many.texts[-1].get_text().split()) == said
 
 
@@ -293,13 +319,22 @@ def test_type_is_7_points_at_least_and_all_of_it_is_on_the_page(size: int) -> No
             assert all(axes.get_tightbbox().y0 >= legend.y1 - 1 for axes in drawn.axes)  # type: ignore[union-attr]
 
 
-def test_the_steps_show_each_member_twice_with_its_similarity() -> None:
-    tiles = [figures.Tile(f"member_{i}", np.ones((30, 40))) for i in range(3)]
+def test_the_steps_are_the_paper_s_and_show_each_member_with_its_similarity() -> None:
+    tiles = [figures.Tile(f"member_of_long_name_{i}", np.ones((30, 40))) for i in range(3)]
     drawn = figures.fig01(IMAGE, tiles, np.ones((30, 40)), [0.25, 1.0, -0.5], "caption")
     titles = [axes.get_title() for axes in drawn.axes]
-    assert {title: titles.count(title) for title in titles} == {"Image": 1, "Consensus": 1} | {
-        tile.name: 2 for tile in tiles
-    }
+    assert sorted(titles) == sorted(["Image", "Consensus", *[""] * 6, *(tile.name for tile in tiles)])
+    boxes_of_models = [axes.texts[0] for axes in drawn.axes if axes.texts and not axes.patches]
+    assert [text.get_text().replace("\n", "") for text in boxes_of_models] == [tile.name for tile in tiles]
+    steps = ["1. Committee", "2. Explanations and vote", "3. Similarity"]  # the paper's Figure 1
+    assert [text.get_text() for text in drawn.texts] == [*steps, "caption"]
+    drawn.draw_without_rendering()
+    extents = [text.get_window_extent() for text in drawn.texts]
+    assert not any(box.count_overlaps(extents[:index]) for index, box in enumerate(extents))
+    assert all(within(drawn.bbox, box) for box in extents)
+    for text in boxes_of_models:
+        assert text.axes is not None
+        assert within(text.axes.bbox, text.get_window_extent())
     bars = [axes.patches[0].get_width() for axes in drawn.axes if axes.patches]  # type: ignore[attr-defined]
     assert bars == [0.25, 1.0, -0.5]
     boxes = [axes.get_position() for axes in drawn.axes]
@@ -449,6 +484,25 @@ def test_heat_colours_positive_evidence_only() -> None:
     np.testing.assert_array_equal(shown[15:], plain[15:])
     assert np.ptp(shown[5:15], axis=-1).min() > 0.3
     assert np.ptp(plain, axis=-1).max() < 1e-12
+
+
+def test_heat_colours_negative_evidence_blue_when_asked_and_the_top_percent_alike() -> None:
+    explanation = np.zeros((30, 40))
+    explanation[5:15], explanation[20:] = 2.0, -2.0
+    both = heat(IMAGE, explanation, Colours(negative=True))
+    plain = heat(IMAGE, explanation)
+    np.testing.assert_array_equal(both[:20], plain[:20])
+    assert (both[20:, :, 2] > both[20:, :, 0]).all()
+    assert (both[5:15, :, 2] < both[5:15, :, 0]).all()
+    ramp = np.arange(1200.0).reshape(30, 40)
+    grey = np.full((30, 40, 3), 128, np.uint8)
+    for clip in (0.0, 1.0, 10.0):
+        shown = heat(grey, ramp, Colours(clip))
+        alike = int((shown.reshape(-1, 3) == shown[-1, -1]).all(axis=1).sum())
+        assert alike == pytest.approx(max(1, 12 * clip), abs=1)
+    assert Colours(0.0, True).words == "red: positive values; negative ones blue"
+    said = "red: positive values, the largest 1 % of pixels alike; negative ones are not shown"
+    assert Colours().words == said
 
 
 def test_heat_ignores_scale_and_single_extreme_pixels() -> None:

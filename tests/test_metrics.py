@@ -8,6 +8,7 @@ from scipy import stats
 
 from xconsensus.errors import InputError
 from xconsensus.scores.metrics import (
+    AP_WEIGHTS,
     areas,
     average_precision,
     average_precisions,
@@ -27,6 +28,17 @@ def test_average_precision_is_scikit_learns_with_and_without_ties(seed: int, lev
     mask = rng.random(300) < 0.3
     expected = sklearn_metrics.average_precision_score(mask, values)
     assert average_precision(values, mask) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_maps_are_turned_without_new_ties(kind: type[np.floating]) -> None:
+    rng = np.random.default_rng(4)
+    mask, values = rng.random(300) < 0.3, np.asarray(1e-4 * rng.normal(size=300), kind)  # squares are 0 in 16 bits
+    found = {name: average_precision(turn(values), mask) for name, turn in AP_WEIGHTS.items()}
+    exact = values.astype(np.float64)
+    for name, turned in (("signed", exact), ("absolute", abs(exact)), ("squared", exact**2)):
+        assert found[name] == pytest.approx(sklearn_metrics.average_precision_score(mask, turned), abs=1e-12)
+    assert found["absolute"] == found["squared"] != found["signed"]
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])

@@ -211,6 +211,35 @@ def test_scores_of_before_the_rule_are_made_anew_where_it_changes_them(voted: Pr
     voted.done("plot", "explainers=[lime]")
 
 
+def test_average_precision_of_absolute_weights_is_scikit_learn_s_and_replaces_none_in_silence(scored: Project) -> None:
+    folder = scored.outputs / FOLDER
+    # scores of before the key hold: the settings say nothing of it
+    assert all("ap_weights" not in path.read_text() for path in folder.glob("*.json"))
+    refused = scored.run("score", "score.ap_weights=absolute")
+    assert "ap_weights is absent there, absolute now" in refused.errors[0]
+    before = times(scored)
+    scored.done("score", "score.ap_weights=absolute", "overwrite=true")
+    changed = {name for name, time in times(scored).items() if time != before[name]}
+    assert {"growing.csv", "members.csv", "images.csv"} <= changed
+    assert not changed & {"family.csv", "random.csv"}
+    images = read_csv(folder / "images.csv").set_index(["image_id", "member"])["average_precision"]
+    (path,) = (scored.outputs / "pets/superpixels/quickshift").iterdir()
+    segments, header = read_whole(path)
+    for member in ("first", "second"):
+        (path,) = (scored.outputs / f"pets/explanations/lime/{member}").iterdir()
+        weights, _ = read_whole(path)
+        for number, image_id in enumerate(header["ids"]):
+            own = slice(*weights["offsets"][number : number + 2].tolist())
+            labels = slice(*segments["offsets"][number : number + 2].tolist())
+            painted = np.abs(weights["values"][own].numpy())[segments["values"][labels].numpy()]
+            resized = Image.open(scored.folder / "masks" / image_id).resize((53, 40), Image.Resampling.NEAREST)
+            inside = np.array(resized)[4:36, 10:42].ravel() > 0
+            assert images[image_id, member] == pytest.approx(average_precision_score(inside, painted), abs=1e-6)
+    stale = scored.run("plot", "explainers=[lime]")
+    assert "ap_weights is absolute there, absent now" in stale.errors[0]
+    scored.done("plot", "explainers=[lime]", "score.ap_weights=absolute", "figure=fig04")
+
+
 def test_void_pixels_count_in_no_average_precision(voted: Project) -> None:
     for path in (voted.folder / "masks").rglob("*.png"):
         mask = np.array(Image.open(path)) // 255
@@ -254,3 +283,15 @@ def test_masks_are_looked_for_before_predictions_are_made(photographs: Project) 
     assert "dog/2.png" in chosen.errors[0]
     assert "1 of 6 images have no mask and are left out" in photographs.done("finetune", "on_bad_image=skip").err
     photographs.done("explain", "on_bad_image=skip")
+
+
+def test_what_plot_prints_and_draws_is_of_the_level_that_was_scored(scored: Project) -> None:
+    scored.done("score", "score.level=0.999", "overwrite=true")
+    drawn = scored.done("plot", "explainers=[lime]", "score.level=0.999", "figure=table2")
+    assert "with 99.9 % intervals" in drawn.out
+    voted = scored.done("plot", "explainers=[lime]", "score.level=0.999", "figure=table2", "plot.ensemble=voting")
+    (table,) = (read_csv(path) for path in (scored.outputs / "pets/tables/grids").glob("table2.csv"))
+    members = read_csv(scored.outputs / FOLDER / "members.csv")
+    assert table["family"].iloc[-1] == "majority vote"
+    assert table["accuracy"].iloc[-1] == members["majority_vote_accuracy"].iloc[-1]
+    assert "ensemble by majority vote" in voted.out

@@ -62,7 +62,12 @@ def cosine(explanation: Tensor, consensus: Tensor) -> Tensor:
 
 def rbf(explanation: Tensor, consensus: Tensor, sigma: float) -> Tensor:
     r"""exp(-(||a - c|| / sigma)^2 / 2) of a member's min-max-normalised explanation and the consensus, in 0..1."""
-    distance = torch.linalg.vector_norm(min_max(explanation).sub_(consensus), dim=-1)
+    return rbf_raw(min_max(explanation), consensus, sigma)
+
+
+def rbf_raw(explanation: Tensor, consensus: Tensor, sigma: float) -> Tensor:
+    """`rbf` of the explanation as it is, which Algorithm 1 passes to SIMILARITY: its scale is that of gradients."""
+    distance = torch.linalg.vector_norm(explanation - consensus, dim=-1)
     return torch.exp(-(distance / sigma).square() / 2)
 
 
@@ -90,7 +95,8 @@ def ballot_of(vote: str) -> Callable[[Tensor], Tensor]:
 
 @dataclass(frozen=True)
 class Similarity:
-    """A similarity by name: ``cosine``, or ``rbf`` whose ``sigma`` holds for maps of ``sigma_pixels`` values.
+    """A similarity by name: ``cosine``, or ``rbf`` and ``rbf_raw`` whose ``sigma`` holds for maps of ``sigma_pixels``
+    values.
 
     The distance between two maps grows with the square root of their number of pixels, so sigma is scaled by
     sqrt(K / sigma_pixels): the same root-mean-square difference a pixel gives the same score at every size.
@@ -104,7 +110,7 @@ class Similarity:
         """Similarity (...) of explanations (..., K) to the consensus, (K,) or (..., K)."""
         if self.name == "cosine":
             return cosine(explanation, consensus)
-        return rbf(explanation, consensus, self._scaled(consensus.shape[-1]))
+        return (rbf_raw if self.name == "rbf_raw" else rbf)(explanation, consensus, self._scaled(consensus.shape[-1]))
 
     def to_means(self, explanations: Tensor, ballots: Tensor, weights: Tensor) -> Tensor:
         """Similarities (t, f) of explanations (f, K) to t consensuses, each a mean of ballots, weights (t, m) @ (m, K).
@@ -112,7 +118,7 @@ class Similarity:
         Only inner products of the (f + m) vectors are taken over the K dimensions: beyond those, a committee costs
         m * (m + f) multiplications whatever K is, so thousands of committees of pixel maps take seconds. float64.
         """
-        own = explanations if self.name == "cosine" else min_max(explanations)
+        own = min_max(explanations) if self.name == "rbf" else explanations
         dots = weights @ (ballots @ own.T)
         squares = ((weights @ (ballots @ ballots.T)) * weights).sum(1, keepdim=True)
         own_squares = own.square().sum(1)
@@ -126,4 +132,4 @@ class Similarity:
         return float(self.sigma * (pixels / self.sigma_pixels) ** 0.5)
 
 
-SIMILARITIES = ("cosine", "rbf")
+SIMILARITIES = ("cosine", "rbf", "rbf_raw")

@@ -11,6 +11,8 @@ from xconsensus.errors import InputError, check_type, nearest
 from xconsensus.experiment.removed import take_removed
 from xconsensus.members.member import LARGEST_SIDE
 from xconsensus.progress import MODES
+from xconsensus.scores.accuracy import ENSEMBLES
+from xconsensus.scores.metrics import AP_WEIGHTS
 from xconsensus.store.provenance import flat
 
 # whole numbers of at least 1; null where that stands for no limit
@@ -46,6 +48,12 @@ def plain(config: DictConfig, say: bool = True) -> dict[str, Any]:
         raise InputError(f"progress={values['progress']} is none of {', '.join(MODES)}")
     if (precision := values["explain"]["precision"]) not in ("auto", *PRECISIONS):
         raise InputError(f"explain.precision={precision} is unknown{nearest(precision, ['auto', *PRECISIONS])}")
+    if (weights := values["score"]["ap_weights"]) not in AP_WEIGHTS:
+        raise InputError(f"score.ap_weights={weights} is unknown{nearest(weights, AP_WEIGHTS)}")
+    if (ensemble := values["plot"]["ensemble"]) not in ENSEMBLES:
+        raise InputError(f"plot.ensemble={ensemble} is unknown{nearest(ensemble, ENSEMBLES)}")
+    if not 0 <= (clip := values["plot"]["clip_percent"]) < 100:
+        raise InputError(f"plot.clip_percent={clip} is not from 0 to below 100")
     if values["on_bad_image"] not in ("stop", "skip"):
         raise InputError(f"on_bad_image={values['on_bad_image']} is neither stop nor skip")
     return values

@@ -43,20 +43,22 @@ def similarity_of(experiment: Experiment) -> Similarity:
     if explainer["similarity"] == "cosine":
         return Similarity("cosine")
     if not (sigma := explainer.get("sigma")) or sigma <= 0:
-        raise InputError(f"explainer.sigma={sigma}: the similarity rbf needs a positive number")
-    return Similarity("rbf", sigma)
+        raise InputError(f"explainer.sigma={sigma}: the similarity {explainer['similarity']} needs a positive number")
+    return Similarity(explainer["similarity"], sigma)
 
 
 def tables_settings(experiment: Experiment, consensus: Shards, images: int) -> dict[str, Settings]:
     """Table that this experiment has -> the settings that shape it: members and, where they can be, the tables of
     other committees (growing, random, family).
     """
-    options, score = experiment.config["plot"], experiment.config["score"]
+    options, score = experiment.config["plot"], dict(experiment.config["score"])
+    # stands there only where it differs from what was always done: earlier scores hold
+    weights = {} if (ap_weights := score.pop("ap_weights")) == "signed" else {"ap_weights": ap_weights}
     of_all = {"consensus": digest(dict(consensus.settings)), "images": images, "seed": experiment.seed}
     similarity = {"similarity": vars(similarity_of(experiment))}
     found: dict[str, Settings] = {}
     if segmenter_settings(experiment) and experiment.dataset.has_masks:  # on maps of pixels it would take minutes
-        found["growing"] = {**of_all, "trials": options["trials"]}
+        found["growing"] = {**of_all, "trials": options["trials"], **weights}
     members = len(experiment.members)
     own = [experiment.members[position].name for position in family_positions(experiment)]
     if 3 < len(own) < members:  # correlations need four
@@ -64,7 +66,7 @@ def tables_settings(experiment: Experiment, consensus: Shards, images: int) -> d
         found["random"] = {**of_all, **similarity, "family": own, "extras": extras, "trials": options["trials"]}
     if 1 < len(own) < members:
         found["family"] = {**of_all, **similarity, "family": own, "score": score}
-    found["members"] = {**of_all, **similarity, "score": score, "scored": experiment.shown_members}
+    found["members"] = {**of_all, **similarity, "score": {**score, **weights}, "scored": experiment.shown_members}
     return found
 
 

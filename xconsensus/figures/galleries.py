@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from xconsensus.figures.gallery import COLUMNS, Row, Tile
+from xconsensus.figures.gallery import COLUMNS, Colours, Row, Tile
 from xconsensus.figures.results import Picture, Results, Scores
 from xconsensus.figures.tables import EXPLAINERS
 from xconsensus.published import ENSEMBLE
@@ -22,7 +22,8 @@ def method(results: Results) -> Arguments:
     tiles = [Tile(member, scores.map_of(member, picture.image_id)) for member in members]
     text = f"{_text(results, members, f'image {picture.image_id}')}, {EXPLAINERS.get(name, name)}"
     consensus, own = scores.map_of(ENSEMBLE, picture.image_id), [float(similarity[member]) for member in members]
-    return results.images.pixels(picture.image_id), tiles, consensus, own, f"{text}; the whole committee votes"
+    caption = f"{text}; the whole committee votes; {_colours(results).words}"
+    return results.images.pixels(picture.image_id), tiles, consensus, own, caption, _colours(results)
 
 
 def one_image(results: Results, *, masks: bool) -> dict[str, Arguments]:
@@ -35,7 +36,7 @@ def one_image(results: Results, *, masks: bool) -> dict[str, Arguments]:
             for name, scores in results.scores.items()
         ]
         text = _text(results, members, f"image {picture.image_id}")
-        found[f"_{number}"] = (rows, f"{text}, from the most to the least accurate")
+        found[f"_{number}"] = _shown(results, rows, f"{text}, from the most to the least accurate", masks=masks)
     return found
 
 
@@ -47,7 +48,8 @@ def many_images(results: Results, scores: Mapping[str, Scores], *, masks: bool) 
         _row(results, first, picture, members, picture.label, masks=masks)
         for picture in results.images.spread(results.options["gallery_rows"])
     ]
-    return rows, f"{_text(results, members, EXPLAINERS.get(name, name))}, from the most to the least accurate"
+    text = _text(results, members, EXPLAINERS.get(name, name))
+    return _shown(results, rows, f"{text}, from the most to the least accurate", masks=masks)
 
 
 def several_objects(results: Results) -> dict[str, Arguments]:
@@ -60,8 +62,19 @@ def several_objects(results: Results) -> dict[str, Arguments]:
             for name, scores in results.scores.items()
         ]
         text = _text(results, members, f"image {picture.image_id}")
-        found[f"_{number}"] = (rows, f"{text}; below each member what it predicts, with its probability")
+        what = f"{text}; below each member what it predicts, with its probability"
+        found[f"_{number}"] = _shown(results, rows, what, masks=True)
     return found
+
+
+def _shown(results: Results, rows: Sequence[Row], text: str, *, masks: bool) -> Arguments:
+    """The arguments of `gallery`: rows, caption with what colours and average precision show, colours."""
+    colours = _colours(results)
+    return rows, "; ".join(filter(None, [text, results.weighted if masks else "", colours.words])), colours
+
+
+def _colours(results: Results) -> Colours:
+    return Colours(results.options["clip_percent"], results.options["negative"])
 
 
 def _row(results: Results, scores: Scores, picture: Picture, members: Sequence[str], title: str, *, masks: bool) -> Row:

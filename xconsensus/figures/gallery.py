@@ -39,11 +39,26 @@ class Row(NamedTuple):
     masks: Sequence[NDArray[np.bool_]] = ()
 
 
-def gallery(rows: Sequence[Row], caption: str = "") -> Figure:
+class Colours(NamedTuple):
+    """What a map's colours show: the largest ``clip_percent`` of its values alike, and ``negative`` ones or not."""
+
+    clip_percent: float = 1.0
+    negative: bool = False
+
+    @property
+    def words(self) -> str:
+        """The same for a caption."""
+        clip = f", the largest {self.clip_percent:g} % of pixels alike" if self.clip_percent else ""
+        return f"red: positive values{clip}; negative ones {'blue' if self.negative else 'are not shown'}"
+
+
+COLOURS = Colours()
+
+
+def gallery(rows: Sequence[Row], caption: str = "", colours: Colours = COLOURS) -> Figure:
     """Images, maps of each, and in the last column, framed, the consensus (Figs. 2, 3, 9, 12-15).
 
-    A map is shown as `heat`: what is negative, evidence against the class, is left out. Masks are outlined on the
-    image. Many members wrap into several lines.
+    A map is shown as `heat`. Masks are outlined on the image. Many members wrap into several lines.
 
     Raises InputError if there is no row, a row lacks members, maps or masks have another size than their image, or
     images differ in size.
@@ -59,8 +74,8 @@ def gallery(rows: Sequence[Row], caption: str = "") -> Figure:
         sheet.label(number, row.label)
         sheet.show(number, 0, row.image, "Image", outlines=row.masks)
         for cell, tile in enumerate(row.tiles[:-1], start=1):
-            sheet.show(number, cell, heat(row.image, tile.map), tile.name, _below(tile))
-        sheet.show_consensus(number, heat(row.image, row.tiles[-1].map), _below(row.tiles[-1]))
+            sheet.show(number, cell, heat(row.image, tile.map, colours), tile.name, _below(tile))
+        sheet.show_consensus(number, heat(row.image, row.tiles[-1].map, colours), _below(row.tiles[-1]))
     style.write_caption(sheet.figure, caption, style.caption_height(caption, style.FULL_WIDTH) / sheet.height)
     return sheet.figure
 
@@ -82,19 +97,23 @@ def _below(tile: Tile) -> list[str]:
     return [*([f"AP {tile.average_precision:.3f}"] if known else []), *tile.note.splitlines()]
 
 
-def heat(image: NDArray[np.uint8], explanation: NDArray[np.floating]) -> NDArray[np.floating]:
-    """The map's positive part as colour over the pale grey image: (H, W, 3) RGB in [0, 1].
+def heat(
+    image: NDArray[np.uint8], explanation: NDArray[np.floating], colours: Colours = COLOURS
+) -> NDArray[np.floating]:
+    """The map as colour over the pale grey image: (H, W, 3) RGB in [0, 1]; positive values red, negative ones blue.
 
-    The scale runs from the lowest value, or 0 if that is negative, to the 99th percentile, as is customary for
+    The scale runs from the lowest value, or 0 if that is negative, to a percentile, the 99th as is customary for
     SmoothGrad (Smilkov et al. 2017, arXiv 1706.03825); a constant map colours nothing.
     """
-    values = np.nan_to_num(np.asarray(explanation, dtype=np.float64))
-    low, high = max(0.0, values.min()), np.percentile(values, 99)
+    signed = np.nan_to_num(np.asarray(explanation, dtype=np.float64))
+    values = np.abs(signed) if colours.negative else signed
+    low, high = max(0.0, signed.min()), np.percentile(values, 100 - colours.clip_percent)
     if high <= low:
         high = values.max()
     strength = np.clip((values - low) / (high - low), 0, 1) if high > low else np.zeros_like(values)
     grey = 0.25 + 0.75 * (image @ np.array([0.299, 0.587, 0.114])) / 255
-    colour = colormaps["YlOrRd"](strength)[..., :3]
+    red, blue = (colormaps[name](strength)[..., :3] for name in ("YlOrRd", "Blues"))
+    colour = np.where(signed[..., None] < 0, blue, red)
     opacity = strength[..., None]
     return np.asarray((1 - opacity) * grey[..., None] + opacity * colour)
 
@@ -187,12 +206,16 @@ class _Sheet:
         return self.axes.text(middle, top - gap, name, va="baseline", **around)
 
     def _wrapped(self, name: str) -> list[str]:
-        """The name in at most two lines of a tile's width, broken after punctuation, its end cut if need be."""
-        fit = max(4, style.characters(self.width))
-        lines = [""]
-        for part in re.findall(r"[^_\-. ]*[_\-. ]?", name):
-            if len(lines[-1] + part) > fit and lines[-1]:
-                lines.append("")
-            lines[-1] += part
-        lines = [*lines[:1], "".join(lines[1:])] if len(lines) > 1 else lines
-        return [line if len(line) <= fit else line[: fit - 1] + "\N{HORIZONTAL ELLIPSIS}" for line in lines]
+        return wrapped(name, self.width)
+
+
+def wrapped(name: str, width: float) -> list[str]:
+    """A name in at most two lines of a width in inches, broken after punctuation, its end cut if need be."""
+    fit = max(4, style.characters(width))
+    lines = [""]
+    for part in re.findall(r"[^_\-. ]*[_\-. ]?", name):
+        if len(lines[-1] + part) > fit and lines[-1]:
+            lines.append("")
+        lines[-1] += part
+    lines = [*lines[:1], "".join(lines[1:])] if len(lines) > 1 else lines
+    return [line if len(line) <= fit else line[: fit - 1] + "\N{HORIZONTAL ELLIPSIS}" for line in lines]

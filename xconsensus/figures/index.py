@@ -81,7 +81,13 @@ def _one(arguments: Callable[[Results], Arguments]) -> Getter:
 
 def _scatter(figure: int) -> Getter:
     """The arguments of the paper's figure of that number, its caption with what the paper states otherwise."""
-    return _one(lambda results: (results.members, results.caption(departures(results, figure))))
+
+    def arguments(results: Results) -> Arguments:
+        star = f"star: the committee by {results.ensemble}" if figure == 4 else ""
+        weighted = results.weighted if figure in (4, 10) else ""
+        return results.members, results.caption(star, weighted, departures(results, figure)), results.level
+
+    return _one(arguments)
 
 
 def _family(results: Results) -> Arguments:
@@ -98,7 +104,7 @@ def _family(results: Results) -> Arguments:
             panels[f"{tables.EXPLAINERS.get(name, name)}, {vote}"] = own
     own = next(iter(panels.values()))
     names = ", ".join(sorted(set(own["family"])))
-    return panels, results.caption(f"shown: the {len(own)} members of {names}")
+    return panels, results.caption(f"shown: the {len(own)} members of {names}"), results.level
 
 
 def _random(results: Results) -> Arguments:
@@ -112,12 +118,14 @@ def _random(results: Results) -> Arguments:
 def _growing(results: Results) -> Arguments:
     name, scores = next(iter(results.superpixels.items()))
     assert scores.growing is not None
-    return scores.growing.assign(panel=name), len(results.voters), results.caption(explainers=[name])
+    trials = scores.growing["size"].value_counts().max()
+    what = (f"{trials} random trials of each size but the complete committee", results.weighted)
+    return scores.growing.assign(panel=name), len(results.voters), results.caption(*what, explainers=[name])
 
 
 def _data_sets(results: Results) -> Arguments:
     name = next(iter(results.scores))
-    return results.panels, f"{results.under_panels}; {tables.EXPLAINERS.get(name, name)}"
+    return results.panels, f"{results.under_panels}; {tables.EXPLAINERS.get(name, name)}", results.level
 
 
 def _members(results: Results) -> Arguments:

@@ -10,15 +10,21 @@ from numpy.typing import ArrayLike, NDArray
 
 from xconsensus.errors import InputError
 from xconsensus.figures import style
-from xconsensus.figures.gallery import Tile, as_bytes, heat
+from xconsensus.figures.gallery import COLOURS, Colours, Tile, as_bytes, heat, wrapped
 
-_LARGE, _SMALL, _PITCH, _TOP = 1.25, 0.78, 1.05, 0.42  # inches: image and consensus, members, their rows, titles
+# inches: image and consensus, maps, their rows, titles, a member's box
+_LARGE, _SMALL, _PITCH, _TOP, _BOX = 1.05, 0.74, 0.84, 0.42, (1.1, 0.36)
 
 
 def fig01(
-    image: NDArray[np.uint8], members: Sequence[Tile], consensus: NDArray[np.floating], scores: ArrayLike, caption: str
+    image: NDArray[np.uint8],
+    members: Sequence[Tile],
+    consensus: NDArray[np.floating],
+    scores: ArrayLike,
+    caption: str,
+    colours: Colours = COLOURS,
 ) -> Figure:
-    """Explain each member, let them vote, compare each with the consensus (Fig. 1).
+    """The paper's three steps: a committee, its explanations and their vote, each one's similarity to it (Fig. 1).
 
     Parameters
     ----------
@@ -26,6 +32,7 @@ def fig01(
     members, consensus : the members' maps and their consensus, (H, W) each.
     scores : each member's similarity to the consensus on this image, at most 1.
     caption : the line below.
+    colours : what those of maps show.
 
     Raises InputError if there is no member.
     """
@@ -41,19 +48,26 @@ def fig01(
         return figure.add_axes((left / style.FULL_WIDTH, low / height, width / style.FULL_WIDTH, tall / height))
 
     centre = _TOP + tall / 2
-    whole, agreed = (place(left, centre, _LARGE, _LARGE) for left in (0.1, 3.55))
+    whole, agreed = (place(left, centre, _LARGE, _LARGE) for left in (0.05, 3.97))
     _show(whole, image, "Image")
-    _show(agreed, heat(image, consensus), "Consensus")
+    _show(agreed, heat(image, consensus, colours), "Consensus")
     agreed.spines[:].set(visible=True, color="#D55E00", linewidth=2)
     rows = [_TOP + (row + 0.5) * tall / len(members) for row in range(len(members))]
     similarities = np.asarray(scores, dtype=float)
-    lowest = min(0.0, 1.2 * similarities.min())
+    lowest = 1.2 * np.nanmin([0.0, *similarities])
     for tile, middle, score in zip(members, rows, similarities, strict=True):
-        own = place(2.0, middle, _SMALL, _SMALL)
-        _show(own, heat(image, tile.map), tile.name)
-        _arrow(figure, whole, (1.02, 0.5), own, (-0.04, 0.5))
+        model = place(1.4, middle, *_BOX)
+        model.set(xticks=[], yticks=[])
+        model.spines[:].set_color(style.INK)
+        model.text(
+            0.5, 0.5, "\n".join(wrapped(tile.name, 0.85 * _BOX[0])), ha="center", va="center", fontsize=style.SMALL
+        )
+        own = place(2.85, middle, _SMALL, _SMALL)
+        _show(own, heat(image, tile.map, colours))
+        _arrow(figure, whole, (1.02, 0.5), model, (-0.02, 0.5))
+        _arrow(figure, model, (1.02, 0.5), own, (-0.06, 0.5))
         _arrow(figure, own, (1.04, 0.5), agreed, (-0.04, 0.5))
-        bar = place(5.35, middle, 1.2, 0.22)
+        bar = place(5.4, middle, 1.15, 0.22)
         bar.barh([0], [score], color="#0072B2", height=0.8)
         bar.axvline(0, color=style.INK, linewidth=0.8)
         bar.set(xlim=(lowest, 1.05), ylim=(-0.5, 0.5), xticks=[], yticks=[])
@@ -62,7 +76,7 @@ def fig01(
         bar.text(1.03, 0.5, text, transform=bar.transAxes, va="center", fontsize=style.SMALL)
         style.title(bar, tile.name, pad=2)
         _arrow(figure, agreed, (1.05, 0.5), bar, (-0.04, 0.5))
-    for left, title in ((2.39, "1. Explain"), (4.18, "2. Vote"), (5.95, "3. Compare")):
+    for left, title in ((1.95, "1. Committee"), (3.94, "2. Explanations and vote"), (5.975, "3. Similarity")):
         figure.text(
             left / style.FULL_WIDTH, 1 - 0.13 / height, title, ha="center", va="center", fontsize=9, fontweight="bold"
         )
@@ -70,7 +84,7 @@ def fig01(
     return figure
 
 
-def _show(axes: Axes, picture: NDArray[np.generic], name: str) -> None:
+def _show(axes: Axes, picture: NDArray[np.generic], name: str = "") -> None:
     """Show a picture, its name above, no frame; the axes shrink to it."""
     axes.imshow(as_bytes(picture))
     axes.set(xticks=[], yticks=[])

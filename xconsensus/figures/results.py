@@ -13,6 +13,7 @@ from xconsensus import published
 from xconsensus.figures.rendering import heading
 from xconsensus.figures.tables import EXPLAINERS, correlations, table2
 from xconsensus.published import ENSEMBLE
+from xconsensus.scores.accuracy import ENSEMBLES
 from xconsensus.scores.metrics import fisher_interval
 
 Pixels = NDArray[np.uint8]
@@ -83,8 +84,9 @@ class Results:
     """A committee's results on a data set, by every explainer.
 
     ``voters`` are the names of the members that vote, of which ``scores`` may show some; ``options`` is the config's
-    group ``plot``, ``level`` that of intervals. ``panels`` are members tables of several runs, by data set, and
-    ``under_panels`` says what they are (Fig. 11). ``of_paper`` names the paper's data set whose numbers they are.
+    group ``plot``, ``level`` and ``ap_weights`` those of the group ``score``. ``panels`` are members
+    tables of several runs, by data set, and ``under_panels`` says what they are (Fig. 11). ``of_paper`` names the
+    paper's data set whose numbers they are.
     """
 
     dataset: str
@@ -94,14 +96,25 @@ class Results:
     images: Images = Images()
     options: Mapping[str, Any] = field(default_factory=dict)
     level: float = 0.95
+    ap_weights: str = "signed"
     panels: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     under_panels: str = ""
     of_paper: str | None = None
 
     @cached_property
     def members(self) -> dict[str, pd.DataFrame]:
-        """Explainer -> members.csv."""
-        return {name: each.members for name, each in self.scores.items()}
+        """Explainer -> members.csv, the row of the committee with its accuracy by `ensemble`, named as its family."""
+        return {name: self._with_ensemble(each.members) for name, each in self.scores.items()}
+
+    @property
+    def ensemble(self) -> str:
+        """How the committee is one classifier, in words."""
+        return "averaging and voting" if self.of_paper else ENSEMBLES[self.options.get("ensemble", "averaging")][1]
+
+    @property
+    def weighted(self) -> str:
+        """Of which maps average precisions are, in words; empty where of the maps as they are."""
+        return "" if self.ap_weights == "signed" else f"average precision of {self.ap_weights} maps"
 
     @property
     def first(self) -> Scores:
@@ -118,15 +131,22 @@ class Results:
         """The explainers on pixels, SmoothGrad as a rule."""
         return {name: each for name, each in self.scores.items() if not each.on_superpixels}
 
-    def caption(self, what: str = "", explainers: Sequence[str] | None = None) -> str:
+    def caption(self, *what: str, explainers: Sequence[str] | None = None) -> str:
         """Data set, images, members and explainers in a line, as it stands under a figure, and then ``what``."""
         if self.of_paper:
-            return f"Numbers of the paper, Table 2; {legible(self)}{what and '; ' + what}"
+            return "; ".join(filter(None, ["Numbers of the paper, Table 2", legible(self), *what]))
         names = " and ".join(EXPLAINERS.get(name, name) for name in explainers or self.scores)
         whole, own = len(self.voters), len(self.first.members) - 1
         shown = f"{own} of {whole} members" if own < whole else f"{whole} members"
         images = len(self.images.pictures)
-        return f"{self.dataset}: {images} images, {shown}, {names}{what and '; ' + what}"
+        return "; ".join(filter(None, [f"{self.dataset}: {images} images, {shown}, {names}", *what]))
+
+    def _with_ensemble(self, table: pd.DataFrame) -> pd.DataFrame:
+        column = "accuracy" if self.of_paper else ENSEMBLES[self.options.get("ensemble", "averaging")][0]
+        own = (table["member"] == ENSEMBLE) & table[column].notna()
+        return table.assign(
+            accuracy=table["accuracy"].mask(own, table[column]), family=table["family"].mask(own, self.ensemble)
+        )
 
     def shown_members(self, scores: Scores, count: int) -> list[str]:
         """At most ``count`` members from the most to the least accurate, evenly spaced among all."""

@@ -30,21 +30,21 @@ _AXES = {
 }
 
 
-def fig04(members: Mapping[str, pd.DataFrame], caption: str = "") -> Figure:
+def fig04(members: Mapping[str, pd.DataFrame], caption: str = "", level: float = 0.95) -> Figure:
     """Accuracy against the mAP of explanations to the segmentation, with the point of the consensus (Fig. 4).
 
     The consensus's point has the committee's ensemble accuracy and the consensus's own mAP; the correlation is
     without it. Raises InputError for tables without masks.
     """
-    return _panels(members, _MAP, _ACCURACY, caption)
+    return _panels(members, _MAP, _ACCURACY, caption, level)
 
 
-def fig05(members: Mapping[str, pd.DataFrame], caption: str = "") -> Figure:
+def fig05(members: Mapping[str, pd.DataFrame], caption: str = "", level: float = 0.95) -> Figure:
     """Accuracy against consensus score, bars its interval (Fig. 5; by committee 7, by data set 11)."""
-    return _panels(members, _SCORE, _ACCURACY, caption)
+    return _panels(members, _SCORE, _ACCURACY, caption, level)
 
 
-def fig06(members: Mapping[str, pd.DataFrame], caption: str = "") -> Figure:
+def fig06(members: Mapping[str, pd.DataFrame], caption: str = "", level: float = 0.95) -> Figure:
     """Consensus score of the second explainer against the first's, in one panel (Fig. 6).
 
     Raises InputError unless ``members`` has exactly two explainers that share a member.
@@ -54,20 +54,35 @@ def fig06(members: Mapping[str, pd.DataFrame], caption: str = "") -> Figure:
     (first, table), (second, other) = members.items()
     both = table.merge(other, on="member", suffixes=("", "_y"))
     x, y = EXPLAINERS.get(first, first), EXPLAINERS.get(second, second)
-    return _panels({f"{y} against {x}": both}, _SCORE, f"{_SCORE}_y", caption, (f"{x} score", f"{y} score"))
+    return _panels({f"{y} against {x}": both}, _SCORE, f"{_SCORE}_y", caption, level, (f"{x} score", f"{y} score"))
 
 
-def fig10(members: Mapping[str, pd.DataFrame], caption: str = "") -> Figure:
+def fig10(members: Mapping[str, pd.DataFrame], caption: str = "", level: float = 0.95) -> Figure:
     """Mean average precision to the segmentation against consensus score (Fig. 10).
 
     Raises InputError for tables without masks.
     """
-    return _panels(members, _SCORE, _MAP, caption)
+    return _panels(members, _SCORE, _MAP, caption, level)
 
 
 def _panels(
-    members: Mapping[str, pd.DataFrame], x: str, y: str, caption: str, labels: tuple[str, str] | None = None
+    members: Mapping[str, pd.DataFrame],
+    x: str,
+    y: str,
+    caption: str,
+    level: float,
+    labels: tuple[str, str] | None = None,
 ) -> Figure:
+    """A panel a table of two columns against each other; see `fig04` to `fig10`.
+
+    Parameters
+    ----------
+    members : tables, by the panels' names.
+    x, y : columns.
+    caption : the line below; what bars and brackets are is added.
+    level : of the intervals in titles, and that of the bars.
+    labels : of the axes; None: the columns in words.
+    """
     if not members:
         raise InputError("figure: no explainer has scores; score at least one")
     for name, table in members.items():
@@ -96,13 +111,24 @@ def _panels(
         axes.set_xlabel(labels[0] if labels else _AXES[x])
         axes.set_ylabel(labels[1] if labels else _AXES[y])
         style.tidy(axes)
-        title = _title(EXPLAINERS.get(name, name), correlation(drawn[x], drawn[y]), short=columns > 2)
+        title = _title(EXPLAINERS.get(name, name), correlation(drawn[x], drawn[y], level), short=columns > 2)
         style.title(axes, title)
     style.lay_out(figure)
     left_out = [write_names(axes, _labels(table, x, y)) for axes, table in zip(panels, members.values(), strict=False)]
     entries = {family: entries[family] for family in (*symbols, "Consensus") if family in entries}
-    style.finish(figure, entries, caption + _named([table[[x, y]].dropna() for table in own], left_out))
+    named = _named([table[[x, y]].dropna() for table in own], left_out)
+    style.finish(figure, entries, "; ".join(filter(None, [caption, *_intervals(panels, level), named])))
     return figure
+
+
+def _intervals(panels: Sequence[Axes], level: float) -> list[str]:
+    """What bars at points and brackets in titles are, where panels have them, for the caption."""
+    bars = any(axes.collections for axes in panels)
+    brackets = any("[" in line for axes in panels for line in axes.get_title().splitlines()[1:])
+    return [
+        *([f"bars: {100 * level:g} % intervals over images"] if bars else []),
+        *([f"brackets: {100 * level:g} % intervals over members"] if brackets else []),
+    ]
 
 
 def _points(axes: Axes, members: pd.DataFrame, x: str, y: str, symbols: Mapping[str, style.Symbol]) -> None:
@@ -136,7 +162,7 @@ def _named(drawn: Sequence[pd.DataFrame], left_out: Sequence[Sequence[str]]) -> 
     if not any(left_out):
         return ""
     counts = [f"{len(table) - len(names)} of {len(table)}" for table, names in zip(drawn, left_out, strict=True)]
-    return f"; named: {' and '.join(counts)} members, the extremes first"
+    return f"named: {' and '.join(counts)} members, the extremes first"
 
 
 def _star(x: ArrayLike = (), y: ArrayLike = ()) -> Line2D:
@@ -154,7 +180,7 @@ def _star(x: ArrayLike = (), y: ArrayLike = ()) -> Line2D:
 
 
 def _title(name: str, agreement: Correlation, short: bool) -> str:
-    """Explainer, and both coefficients with 95 % interval and p, as far as they have them; short: without the words."""
+    """Explainer, and both coefficients with interval and p, as far as they have them; short: without the words."""
     a = agreement
     pearson, spearman = ("$r$", r"$\rho$") if short else ("Pearson $r$", r"Spearman $\rho$")
     return "\n".join(

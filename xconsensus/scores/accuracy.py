@@ -1,10 +1,16 @@
 """The committee as one classifier: averaged probabilities and majority vote."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+# plot.ensemble -> the column of members.csv with the committee's accuracy by it, and its name in captions
+ENSEMBLES: Mapping[str, tuple[str, str]] = {
+    "averaging": ("accuracy", "averaged probabilities"),
+    "voting": ("majority_vote_accuracy", "majority vote"),
+}
 
 
 def ensemble_accuracy(members: Iterable[tuple[Tensor, Tensor]]) -> tuple[list[float], float, float]:

@@ -4,7 +4,7 @@
 Images come one at a time, so that memory holds one image's maps of all m members.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,14 @@ from torch import Tensor
 
 from xconsensus.consensus import Similarity
 from xconsensus.errors import InputError, nearest
-from xconsensus.scores.metrics import Intervals, average_precisions, correlation, mean_over_images, without_spread
+from xconsensus.scores.metrics import (
+    AP_WEIGHTS,
+    Intervals,
+    average_precisions,
+    correlation,
+    mean_over_images,
+    without_spread,
+)
 
 Floats = NDArray[np.floating]
 Committee = NDArray[np.integer]  # positions of its members among all, each once
@@ -30,6 +37,7 @@ def growing_committees(
     sizes: Iterable[int],
     trials: int = 20,
     seed: int = 0,
+    weighted: Callable[[Floats], Floats] = AP_WEIGHTS["signed"],
 ) -> pd.DataFrame:
     """Mean average precision of random committees of each size (Fig. 8; Li et al. 2023, section 4.5.3).
 
@@ -42,6 +50,7 @@ def growing_committees(
     sizes : members a committee, each 1..m; repeats are dropped.
     trials : committees a size; the full committee exists once, so size m has one trial.
     seed : of the draws.
+    weighted : one of `metrics.AP_WEIGHTS`, which turns each consensus.
 
     Returns one row a committee: size, trial (0, 1, ...), mean_average_precision, in [0, 1]. Committees are drawn
     without replacement, and each stays the same for all images. Images without an object are left out.
@@ -55,7 +64,7 @@ def growing_committees(
         if not np.any(inside):
             continue
         blocks = np.array_split(weights.astype(ballots.dtype), -(-weights.shape[0] * ballots.shape[1] // _BLOCK))
-        total += np.concatenate([average_precisions(part @ ballots, inside, pixels) for part in blocks])
+        total += np.concatenate([average_precisions(weighted(part @ ballots), inside, pixels) for part in blocks])
         count += 1
     if count == 0:
         raise InputError("growing committees: no image has an object mask; choose a data set with masks")

@@ -1,6 +1,7 @@
 """How well explanations agree: with an object's outline (average precision), and with each other (correlation)."""
 
 import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import permutations
@@ -27,6 +28,13 @@ _ROUNDING = 1e-9  # coefficients that differ by less are equal, so that rounding
 
 # Resampling counts of one block, in numbers: bounds the memory of `bootstrap_mean` whatever the image count.
 _BLOCK = 2**22
+
+# How a map is turned before its average precision. Only order counts there, so absolute and squared give the same.
+AP_WEIGHTS: Mapping[str, Callable[[Floats], Floats]] = {
+    "signed": lambda values: values,
+    "absolute": np.abs,
+    "squared": lambda values: np.square(values, dtype=np.float64),
+}
 
 
 def average_precision(values: ArrayLike, positives: ArrayLike, counts: ArrayLike | None = None) -> float:

@@ -33,6 +33,7 @@ from xconsensus.jobs.beside import in_processes
 from xconsensus.members.catalogue import COMMITTEES
 from xconsensus.progress import log
 from xconsensus.published import ENSEMBLE
+from xconsensus.scores.accuracy import ENSEMBLES
 from xconsensus.store.drawn import drawn_in
 from xconsensus.store.files import read_csv, write_csv, write_text
 from xconsensus.store.folders import Store
@@ -169,9 +170,9 @@ def _write_table(path: Path, table: pd.DataFrame) -> list[Path]:
 
 def _print(found: Results) -> None:
     print(f"\n{found.caption()}\n\n{rendering.to_text(tables.table2(found.members))}")
-    voted = found.first.members["majority_vote_accuracy"].iloc[-1]
-    print(f"Row consensus: ensemble by averaged probabilities; by majority vote its accuracy is {voted:.3f}.\n")
-    print(f"Correlations over the members, with {found.level:.0%} intervals\n")
+    accuracies = [f"{found.first.members[column].iloc[-1]:.3f} by {words}" for column, words in ENSEMBLES.values()]
+    print(f"Row consensus: ensemble by {found.ensemble}; its accuracy is {' and '.join(accuracies)}.\n")
+    print(f"Correlations over the members, with {100 * found.level:g} % intervals\n")
     print(rendering.to_text(tables.correlations(found.members, level=found.level)))
 
 
@@ -197,6 +198,7 @@ def results_of(experiments: Sequence[Experiment]) -> Results:
         images=_images(experiment, records),
         options=config["plot"],
         level=config["score"]["level"],
+        ap_weights=config["score"]["ap_weights"],
         panels=panels,
         under_panels=under,
     )
@@ -228,7 +230,7 @@ def _scores(experiment: Experiment, records: Sequence[Record]) -> Scores:
         members=read_csv(folder / "members.csv"),
         images=read_csv(folder / "images.csv"),
         on_superpixels=bool(segmenter_settings(experiment)),
-        sigma=similarity.sigma if similarity.name == "rbf" else None,
+        sigma=similarity.sigma if similarity.name != "cosine" else None,
         objects=read_csv(objects) if objects.is_file() else None,
         extras=tuple(settings["random"]["extras"]) if "random" in settings else (0, 0),
         map_of=maps.of,

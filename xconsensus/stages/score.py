@@ -38,7 +38,7 @@ from xconsensus.experiment.score_settings import inputs_of, outdated, similarity
 from xconsensus.progress import counter, log
 from xconsensus.scores import committees
 from xconsensus.scores.accuracy import ensemble_accuracy
-from xconsensus.scores.metrics import Intervals, areas, average_precision, mean_over_images, without_spread
+from xconsensus.scores.metrics import AP_WEIGHTS, Intervals, areas, average_precision, mean_over_images, without_spread
 from xconsensus.scores.tables_of_members import (
     Measured,
     correlations_table,
@@ -108,6 +108,11 @@ class Given:
         """Intervals over images, as ``score`` has them."""
         options = self.experiment.config["score"]
         return Intervals(options["bootstrap"], options["level"], self.experiment.seed)
+
+    @property
+    def weighted(self) -> Callable[[NDArray[np.floating]], NDArray[np.floating]]:
+        """What turns a map before its average precision: ``score.ap_weights``."""
+        return AP_WEIGHTS[self.experiment.config["score"]["ap_weights"]]
 
     def areas(self, record: Record, mask: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[Any] | None]:
         """`metrics.areas` of an image's explanations and a mask of it."""
@@ -218,7 +223,7 @@ def _compare(given: Given, records: list[Record], measured: Measured) -> None:
     flat = torch.cat(agreed)
     for column, shards in enumerate(by_member([*given.explanations, given.consensus], ids)):
         for row, positives_and_counts in enumerate(pixels):
-            values = shards.stored(ids[row]).numpy()
+            values = given.weighted(shards.stored(ids[row]).numpy())
             measured.average_precision[row, column] = average_precision(values, *positives_and_counts)
         if shards is given.consensus:
             break
@@ -235,7 +240,7 @@ def objects_table(given: Given) -> pd.DataFrame:
     """objects.csv: the consensus's average precision for each category of objects that an image shows (Fig. 9)."""
     rows = []
     for record in given.records:
-        agreed = given.consensus.stored(record.image_id).numpy()
+        agreed = given.weighted(given.consensus.stored(record.image_id).numpy())
         for category, mask in given.experiment.images.categories(record):
             rows.append((record.image_id, category, average_precision(agreed, *given.areas(record, mask))))
     return pd.DataFrame(rows, columns=["image_id", "category", "average_precision"])
@@ -252,7 +257,8 @@ def make_growing(given: Given, path: Path, settings: Settings) -> None:
         for record, values in zip(given.records, by_image(given.explanations, given.ids), strict=True)
     )
     seed, trials = given.experiment.seed, settings["trials"]
-    write_csv(path, committees.growing_committees(images, members, range(1, members + 1), trials, seed), settings)
+    sizes = range(1, members + 1)
+    write_csv(path, committees.growing_committees(images, members, sizes, trials, seed, given.weighted), settings)
 
 
 def make_random(given: Given, path: Path, settings: Settings) -> None:
