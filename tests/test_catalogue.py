@@ -304,5 +304,7 @@ def test_ls_members_shows_what_stands_for_a_model() -> None:
         assert list(rows) == list(specifications(config_of(committee)))
         for name in rows.keys() & entries().keys():
             entry = entries()[name]
-            shown = (entry.family, entry.library, entry.model, entry.weights, f"({entry.fidelity})")
-            assert tuple(rows[name].split()[1:]) == shown
+            size = (config_of(committee).get("member_defaults") or {}).get("input_size", entry.input_size)
+            seen = f", sees {size}x{size}" if size != 224 else ""
+            shown = (entry.family, entry.library, entry.model, entry.weights)
+            assert " ".join(rows[name].split()[1:]) == f"{' '.join(shown)} ({entry.fidelity}{seen})"

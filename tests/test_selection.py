@@ -46,7 +46,7 @@ def test_right_images_are_those_of_all_or_any_members_or_every_one() -> None:
 def test_images_are_spread_over_the_classes(sample: str, images: int, per_class: int | None) -> None:
     chosen = choose(RECORDS, sample, images, per_class, seed=1)
     expected = fair_share(images, per_class)
-    if sample == "first":
+    if sample == "first" and images >= 4:
         assert counts_of(chosen) == expected
     else:  # which classes give one more in the last round is drawn
         assert sorted(counts_of(chosen)) == pytest.approx(sorted(expected), abs=1)
@@ -60,6 +60,25 @@ def test_chosen_images_keep_the_order_of_the_data_set_without_repeats(sample: st
     places = [RECORDS.index(record) for record in chosen]
     assert places == sorted(set(places))
     assert len(places) == 11
+
+
+@pytest.mark.parametrize("classes", [5, 101, 102, 196, 200, 1000])
+@pytest.mark.parametrize("images", [1, 2, 3, 50])
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_fewer_images_than_classes_are_of_as_many_classes_all_along_the_labels(
+    sample: str, images: int, classes: int
+) -> None:
+    images = min(images, classes)
+    records = [Record(f"{label}/{i}", label) for label in range(classes) for i in range(3)]
+    labels = [record.label for record in choose(records, sample, images, None, seed=3)]
+    assert len(labels) == len({*labels}) == images
+    if sample == "first":  # one in each of as many parts of equal length, each in the middle of its part
+        parts = [(number + 0.5) * classes / images for number in range(images)]
+        assert np.abs(np.array(labels) + 0.5 - parts).max() <= 0.5
+        assert labels == [r.label for r in choose(records, sample, images, None, seed=4)]
+        assert {r.image_id for r in choose(records, sample, images, None, 0)} == {f"{label}/0" for label in labels}
+    if sample == "random" and (images, classes) == (50, 1000):  # not one stretch of labels: quarters share them
+        assert min(np.histogram(labels, 4, (0, classes))[0]) > 4
 
 
 def test_first_takes_the_first_of_each_class() -> None:

@@ -56,10 +56,15 @@ class SettingsError(InputError):
 
 
 class RuleError(SettingsError):
-    """The artefact ``path`` was made by an earlier rule from images seen otherwise: ``finetune`` makes it again."""
+    """The artefact ``path`` was made by an earlier rule, of which ``difference`` came: ``stage`` makes it again."""
+
+    def __init__(self, path: Path, difference: str, stage: str = "finetune") -> None:
+        super().__init__(path, difference)
+        self.args = (path, difference, stage)
+        self.stage = stage
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.difference}; finetune overwrite=true makes it again"
+        return f"{self.path}: {self.difference}; {self.stage} overwrite=true makes it again"
 
 
 class DamagedError(InputError):

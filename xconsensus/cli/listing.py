@@ -15,6 +15,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from xconsensus.errors import InputError, nearest
 
+PAPERS_SIZE = 224  # pixels: only members that see others say so
+
 GROUPS = {"committees": "committee", "datasets": "dataset", "explainers": "explainer", "experiments": "experiment"}
 
 
@@ -67,8 +69,12 @@ def _members(folders: Sequence[Path]) -> str:
             weights = f" {spec['pretrained']}" if spec.get("pretrained") else ""
             lines.append(f"  {name:<24} {spec['family']:<14} {spec['library']} {spec['model']}{weights}")
             entry = catalogue.entries().get(name)
-            stands = entry is not None and entry.specification().items() <= own.items()
-            lines.append(f" ({entry.fidelity})\n" if entry and stands else "\n")
+            if entry and not entry.specification().items() <= own.items():
+                entry = None  # another model under its name
+            size = spec.get("input_size") or config.get("input_size") or (entry.input_size if entry else PAPERS_SIZE)
+            notes = [entry.fidelity] if entry else []
+            notes += [f"sees {size}x{size}"] * (size != PAPERS_SIZE)
+            lines.append(f" ({', '.join(notes)})\n" if notes else "\n")
     return "".join(lines)
 
 

@@ -35,6 +35,9 @@ def choose(
 ) -> list[Record]:
     """Images spread over the classes, in the order of ``records``: class after class gives one in turn.
 
+    Where there are fewer images than classes, ``first`` ones are of classes spread evenly over the sorted labels, and
+    random ones of classes drawn by the seed.
+
     Parameters
     ----------
     records : the images to choose from.
@@ -47,6 +50,9 @@ def choose(
     if sample not in SAMPLES:
         raise InputError(f"explain.sample={sample} is none of {', '.join(SAMPLES)}")
     order = list(range(len(records)))
+    if images is not None and sample == "first":
+        giving = _evenly(sorted({record.label for record in records}), images)
+        order = [index for index in order if records[index].label in giving]
     if sample == "random":
         order = torch.randperm(len(records), generator=generator(seed, "sample")).tolist()
     turns: defaultdict[int, int] = defaultdict(int)
@@ -58,3 +64,9 @@ def choose(
         turns[label] += 1
     chosen = sorted(index for *_, index in sorted(ranked)[: images if images is not None else len(ranked)])
     return [records[index] for index in chosen]
+
+
+def _evenly(labels: Sequence[int], count: int) -> set[int]:
+    """At most ``count`` of the labels (n,): the middle ones of as many parts of equal length."""
+    n = len(labels)
+    return {labels[(2 * part + 1) * n // (2 * count)] for part in range(count)} if count < n else {*labels}

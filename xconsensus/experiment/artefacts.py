@@ -198,6 +198,11 @@ def explained_images(experiment: Experiment) -> list[Record]:
     return [by_id[image_id] for image_id in ids]
 
 
+def chosen_by(experiment: Experiment) -> str:
+    """``explain.only_correct`` as the images that the committee explains were chosen by."""
+    return str(read_settings(experiment.store.images(experiment.committee)).get("only_correct", "none"))
+
+
 def contents_explained(experiment: Experiment) -> Contents:
     """What the images of the explained split hold; their labels too, where explanations depend on these."""
     explainer = experiment.explainer

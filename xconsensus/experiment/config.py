@@ -19,6 +19,7 @@ from xconsensus.store.provenance import flat
 _COUNTS = (
     "dataset.size",
     "dataset.resize",
+    "committee.input_size",
     "threads",
     "shards",
     "explain.images",
@@ -71,10 +72,11 @@ def _check(config: dict[str, Any]) -> None:
             check_type(key, value, 1)
             if value < 1:
                 raise InputError(f"{key}={value} is less than 1")
-        elif key not in ("threads", "explain.images", "explain.per_class"):
+        elif key not in ("committee.input_size", "threads", "explain.images", "explain.per_class"):
             raise InputError(f"{key} is null: give a whole number")
-    if (resize := config["dataset"]["resize"]) > LARGEST_SIDE:
-        raise InputError(f"dataset.resize={resize} is more than the {LARGEST_SIDE} pixels that are taken")
+    for key in ("dataset.resize", "committee.input_size"):
+        if (side := values[key]) is not None and side > LARGEST_SIDE:
+            raise InputError(f"{key}={side} is more than the {LARGEST_SIDE} pixels that are taken")
     if config["dataset"]["size"] > config["dataset"]["resize"]:
         raise InputError(
             f"dataset.size={values['dataset.size']} is more than dataset.resize={values['dataset.resize']}"

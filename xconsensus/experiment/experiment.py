@@ -122,6 +122,7 @@ def open_experiment(values: Mapping[str, Any], keep: bool = True) -> Experiment:
         resize=group["resize"],
         weights_dir=committee["weights_dir"],
         trained=committee["finetune"],
+        input_size=committee["input_size"],
         known=[name for name in specifications if store.predictions("test", name).is_file()],  # these were built once
     )
     _check_committee(committee, members)

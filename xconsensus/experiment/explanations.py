@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from xconsensus.datasets import Record
 from xconsensus.errors import MissingStageError
 from xconsensus.experiment.artefacts import (
     explanations_of,
@@ -30,6 +33,18 @@ def complete_explanations(experiment: Experiment, ids: Sequence[str]) -> list[Sh
             " which goes on without them, is not set",
         )
     return [shards for shards in members.values() if shards is not None]
+
+
+def explained_right(explanations: Sequence[Shards], records: Sequence[Record]) -> NDArray[np.float64]:
+    """Whether the class that a member predicts on the explained crop is the image's label: (images, members), 1 or 0,
+    NaN where label or class is unknown.
+
+    Members judge images as they see them, with a crop of their own; the crop that is explained may show them less.
+    """
+    ids, labels = [record.image_id for record in records], np.array([float(record.label) for record in records])
+    predicted = np.stack([shards.numbers(ids, "predicted") for shards in explanations], axis=1)
+    known = np.isfinite(predicted) & (labels >= 0)[:, None]
+    return np.where(known, predicted == labels[:, None], np.nan)
 
 
 def without_missing(experiment: Experiment, ids: Sequence[str]) -> Experiment:

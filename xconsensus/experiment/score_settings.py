@@ -13,6 +13,7 @@ from xconsensus.datasets import Record
 from xconsensus.errors import InputError, nearest
 from xconsensus.experiment.artefacts import (
     check_predictions,
+    chosen_by,
     consensus_of,
     contents_explained,
     digest,
@@ -22,7 +23,7 @@ from xconsensus.experiment.artefacts import (
     with_trained_weights,
 )
 from xconsensus.experiment.experiment import Experiment
-from xconsensus.experiment.explanations import present_explanations
+from xconsensus.experiment.explanations import explained_right, present_explanations
 from xconsensus.members.member import Member
 from xconsensus.scores.committees import extras_of, family_of
 from xconsensus.scores.metrics import without_spread
@@ -31,7 +32,12 @@ from xconsensus.store.provenance import Settings, as_json, difference
 from xconsensus.store.shards import Shards
 from xconsensus.store.tensors import read_header, read_tensor
 
-_RULE = {"without_spread": "left out"}  # explanations of one value everywhere
+
+def _rules(experiment: Experiment) -> dict[str, str]:
+    """What scores make of explanations of one value everywhere, and of images of which a member explains another class
+    than the label. By the rules of before, of which scores say nothing, both were counted like others.
+    """
+    return {"without_spread": "left out", "other_class": "left out" if chosen_by(experiment) == "all" else "counted"}
 
 
 def similarity_of(experiment: Experiment) -> Similarity:
@@ -86,7 +92,7 @@ def inputs_of(experiment: Experiment, records: Sequence[Record]) -> dict[str, An
         "images": _digest(contents_explained(experiment).of(record.image_id for record in records)),
         "masks": {**masks, "contents": _contents_of_masks(experiment, records)},
         "predictions": {member.name: _checksum_of_predictions(experiment, member) for member in experiment.members},
-        **_RULE,
+        **_rules(experiment),
     }
 
 
@@ -95,17 +101,20 @@ def outdated(experiment: Experiment, folder: Path, inputs: Mapping[str, Any], re
     they do not.
 
     Scores of before have no note of what images held: it was what these held at the first look. Nor do they say what
-    they made of explanations without spread, which they counted: they hold where there are none.
+    they made of explanations without spread, and of another class than the label: they hold where there are none.
     """
     try:
         made = read_json(folder / "inputs.json")
     except InputError:  # there is none, as of scores of earlier versions, or it is damaged
         made = {}
     then = contents_explained(experiment).then
-    known = {**_RULE, "images": _digest("".join(then[record.image_id] for record in records)), **made}
+    rules = _rules(experiment)
+    known = {**rules, "images": _digest("".join(then[record.image_id] for record in records)), **made}
     found = difference(known, inputs)
-    if not found and not _RULE.items() <= made.items() and (image := _counted_without_spread(experiment, folder)):
+    if not found and "without_spread" not in made and (image := _counted_without_spread(experiment, folder)):
         return f"explanations of one value everywhere are left out now, as of image {image}"
+    if not found and "other_class" not in made and (image := _counted_of_other_class(experiment, records)):
+        return f"images of which a member explains another class than the label are left out now, as {image}"
     return found
 
 
@@ -144,6 +153,17 @@ def _counted_without_spread(experiment: Experiment, folder: Path) -> str | None:
         for place, values in explanations_of(experiment, with_trained_weights(experiment, member)).blocks(ids, 8):
             if (blank := without_spread(values)).any():
                 return ids[place][int(blank.argmax())]
+    return None
+
+
+def _counted_of_other_class(experiment: Experiment, records: Sequence[Record]) -> str | None:
+    """An image that scores leave out now, and by whom; of members whose explanations are all there."""
+    if chosen_by(experiment) != "all":
+        return None
+    ids = [record.image_id for record in records]
+    for shards in present_explanations(experiment):
+        if not shards.missing(ids) and (others := np.flatnonzero(explained_right([shards], records)[:, 0] == 0)).size:
+            return f"{ids[others[0]]} by {shards.folder.name}"
     return None
 
 

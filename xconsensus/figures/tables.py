@@ -71,7 +71,8 @@ def table2(members: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Table 2, one row a member in the order given, the ensemble last.
 
     Columns: member, family, accuracy, consensus_score_<explainer> of each explainer, then
-    mean_average_precision_<explainer> of those with masks. NaN where an explainer lacks the member.
+    mean_average_precision_<explainer> of those with masks. NaN where an explainer lacks the member. Where members see
+    images of different sizes, input_size, in pixels, as text.
 
     Raises InputError if there is no explainer, or two explainers disagree about a member's accuracy.
     """
@@ -89,6 +90,10 @@ def table2(members: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         for explainer, table in members.items():
             if name in table and table[name].notna().any():
                 merged[f"{name}_{explainer}"] = merged["member"].map(table.set_index("member")[name])
+    sizes = pd.concat([table.set_index("member").get("input_size", pd.Series()) for table in members.values()]).dropna()
+    if sizes.nunique() > 1:
+        own = merged["member"].map(sizes[~sizes.index.duplicated()])
+        merged["input_size"] = ["" if np.isnan(size) else f"{size:.0f}" for size in own]
     return merged.reset_index(drop=True)
 
 

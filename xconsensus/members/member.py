@@ -94,6 +94,7 @@ def members_of(
     weights_dir: str | None = None,
     known: Collection[str] = (),
     trained: bool = False,
+    input_size: int | None = None,
 ) -> list[Member]:
     """The members of a committee, in the order of ``specifications``.
 
@@ -110,18 +111,30 @@ def members_of(
         to read in place of a pretrained member's download.
     known : members whose model is known to exist: to look one up is to import its library, which takes seconds.
     trained : whether members are trained on the data set before they are used: files then hold what that starts from.
+    input_size : pixels that all members see in place of what their library or the data set has, resized in proportion.
 
     No network is built and nothing downloaded. Raises InputError naming the member for unknown keys, models,
-    libraries or weights tags. A missing weights file is the error of who uses the member: others can do without it.
+    libraries or weights tags, and for an own input_size that is not the committee's. A missing weights file is the
+    error of who uses the member: others can do without it.
     """
     if not specifications:
         raise InputError("the committee is empty: name at least one member in committee.members or committee.catalogue")
     members = []
     for name, given in specifications.items():
-        members.append(_member(name, {**defaults, **(given or {})}, size, resize, weights_dir, trained))
+        spec = _of_size(name, {**defaults, **(given or {})}, input_size)
+        members.append(_member(name, spec, size, resize, weights_dir, trained))
         if name not in known:
             check_model(members[-1])
     return members
+
+
+def _of_size(name: str, spec: dict[str, Any], input_size: int | None) -> dict[str, Any]:
+    """The keys of a member with the committee's input size, if it has one; InputError where its own is another."""
+    if input_size is None:
+        return spec
+    if (own := spec.get("input_size") or input_size) != input_size:
+        raise InputError(f"member {name}: input_size={own} of its own, and committee.input_size={input_size}: drop one")
+    return {**spec, "input_size": input_size}
 
 
 def _member(name: str, spec: dict[str, Any], size: int, resize: int, weights_dir: str | None, trained: bool) -> Member:

@@ -46,8 +46,9 @@ def members_table(
 ) -> pd.DataFrame:
     """members.csv: one row a member, the ensemble last.
 
-    ``members`` has the columns member, family and accuracy; ``ensemble`` is the accuracy by averaged probabilities and
-    by majority vote. Columns of reliability and of average precision stand there where these were measured.
+    ``members`` has the columns member, family and accuracy, and further ones, which come last. ``ensemble`` is the
+    accuracy by averaged probabilities and by majority vote. Columns of reliability and of average precision stand there
+    where these were measured.
     """
     low, high = intervals.of(measured.similarity)
     table = pd.DataFrame(
@@ -70,6 +71,8 @@ def members_table(
         low, high = intervals.of(measured.average_precision)
         table["mean_average_precision"] = mean_over_images(measured.average_precision)
         table["mean_average_precision_low"], table["mean_average_precision_high"] = low, high
+    for name in members.columns.difference(table.columns, sort=False):
+        table[name] = [*members[name], np.nan]
     return table
 
 

@@ -189,6 +189,8 @@ def results_of(experiments: Sequence[Experiment]) -> Results:
     experiments = [without_missing(experiment, ids) for experiment in experiments]
     experiment, config = experiments[0], experiments[0].config
     scores = {each.explainer_name: _scores(each, records) for each in experiments}
+    scored = set[str].intersection(*({*each.images["image_id"]} for each in scores.values()))
+    records = [record for record in records if record.image_id in scored]
     panels, under = _panels(experiment)
     return Results(
         dataset=experiment.store.dataset,
@@ -285,6 +287,6 @@ def _panels(experiment: Experiment) -> tuple[dict[str, pd.DataFrame], str]:
             raise InputError(f"plot.panels: {panel} has no {path}; run its experiment first, as DATASET/COMMITTEE")
         title = dataset if datasets.count(dataset) == 1 else panel
         found[title] = read_csv(path, ["member", "family", "accuracy", "consensus_score"])
-        images = len(read_csv(store.images(committee)))
+        images = read_csv(path.with_name("images.csv"), ["image_id"])["image_id"].nunique()
         counts.append(f"{title} {images} images, {len(found[title]) - 1} members")
     return found, "; ".join(counts)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ from torch import Tensor
 
 from xconsensus.consensus import ballot_of
 from xconsensus.datasets import Record
+from xconsensus.errors import InputError
 from xconsensus.experiment.artefacts import (
+    chosen_by,
     consensus_of,
     explained_images,
     label_maps,
@@ -31,6 +33,7 @@ from xconsensus.experiment.explanations import (
     by_image,
     by_member,
     complete_explanations,
+    explained_right,
     in_full_precision,
     without_missing,
 )
@@ -62,40 +65,71 @@ def score(experiment: Experiment) -> None:
     """Write the tables of scores, where they are missing or what they are made from has changed."""
     given = what_is_given(experiment)
     experiment, folder = given.experiment, given.folder
-    settings = tables_settings(experiment, given.consensus, len(given.records))
-    inputs = inputs_of(experiment, given.records)
-    name, members, images = experiment.explainer_name, len(experiment.members), len(given.records)
+    settings = tables_settings(experiment, given.consensus, len(given.explained))
+    inputs = inputs_of(experiment, given.explained)
+    members = len(experiment.members)
     if experiment.config["dry_run"]:
         _missing(given, settings)
+        images = len(given.records)
         log.info(f"score would compare {members} members with the consensus on {images} images, into {folder}")
         return
     for _ in claimed(experiment.store.root, [(folder / "members.csv", None)]):
         missing = _missing(given, settings)
-        if outdated(given.experiment, folder, inputs, given.records):
+        if outdated(given.experiment, folder, inputs, given.explained):
             missing = list(settings)
         for table in missing:
             MAKERS[table](given, folder / f"{table}.csv", settings[table])
         if missing or read_json(folder / "inputs.json") != inputs:
             write_json(folder / "inputs.json", inputs)
+    name, images = experiment.explainer_name, len(given.records)
     log.info(f"{name}: scores of {members} members on {images} images in {folder}")
 
 
 @dataclass(frozen=True)
 class Given:
-    """What scores are made from: the explained images, every member's explanations, and the consensus.
+    """What scores are made from: the ``explained`` images, every member's explanations, and the consensus.
 
     ``labels`` are the superpixels of explainers on these.
     """
 
     experiment: Experiment
-    records: list[Record]
+    explained: list[Record]
     explanations: list[Shards]
     consensus: Shards
     labels: Shards | None
 
+    @cached_property
+    def right(self) -> NDArray[np.float64]:
+        """`explained_right` of the explained images."""
+        return explained_right(self.explanations, self.explained)
+
+    @cached_property
+    def records(self) -> list[Record]:
+        """The images that scores are of; InputError where none is left.
+
+        The paper's are those "all of which make the correct predictions". So where images were chosen by that, one of
+        which some member explains another class than the label is left out of everybody's scores: the consensus that
+        others are compared with holds that member's vote for something else, and members stay comparable.
+        """
+        if chosen_by(self.experiment) != "all":
+            return self.explained
+        kept = [record for record, right in zip(self.explained, (self.right != 0).all(1), strict=True) if right]
+        if not kept:
+            raise InputError(
+                f"{self.experiment.explainer_name}: on the explained crop some member is wrong about each of the"
+                f" {len(self.explained)} images, {self.whose}: set explain.only_correct=any, or leave out those members"
+            )
+        return kept
+
+    @property
+    def whose(self) -> str:
+        """Members that explain another class than the label, and of how many images each."""
+        counts = zip(self.experiment.members, (self.right == 0).sum(0), strict=True)
+        return ", ".join(f"{member.name} of {count}" for member, count in counts if count)
+
     @property
     def ids(self) -> list[str]:
-        """The ids of the explained images."""
+        """The ids of the images that scores are of."""
         return [record.image_id for record in self.records]
 
     @property
@@ -156,6 +190,8 @@ def make_members(given: Given, path: Path, settings: Settings) -> None:
     own, *ensemble = _accuracies(experiment)
     families = [member.family for member in experiment.members]
     everybody = pd.DataFrame({"member": names, "family": families, "accuracy": own})
+    everybody["input_size"] = [member.input_size for member in experiment.members]
+    everybody["explained_right"] = mean_over_images(given.right)
     members = members_table(everybody, (ensemble[0], ensemble[1]), measured, given.intervals)
     hidden = set(names).difference(experiment.shown_members)
     members = members[~members["member"].isin(hidden)]
@@ -165,6 +201,11 @@ def make_members(given: Given, path: Path, settings: Settings) -> None:
         write_csv(path.with_name("objects.csv"), objects_table(given))
     write_csv(path.with_name("correlations.csv"), correlations_table(members, experiment.config["score"]["level"]))
     write_csv(path, members, settings)
+    if left_out := len(given.explained) - len(ids):
+        log.info(
+            f"{experiment.explainer_name}: {left_out} of {len(given.explained)} images left out of the scores: right by"
+            f" every member, but on the explained crop another class is predicted, and explained, by {given.whose}"
+        )
     if (blank := np.isnan(measured.similarity)).any():
         whose = ", ".join(np.array(names)[blank.any(axis=0)])
         log.info(
