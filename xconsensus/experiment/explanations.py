@@ -7,6 +7,7 @@ from torch import Tensor
 
 from xconsensus.errors import MissingStageError
 from xconsensus.experiment.artefacts import (
+    consensus_of,
     explanations_of,
     needs,
     with_trained_weights,
@@ -30,6 +31,14 @@ def complete_explanations(experiment: Experiment, ids: Sequence[str]) -> list[Sh
             " which goes on without them, is not set",
         )
     return [shards for shards in members.values() if shards is not None]
+
+
+def complete_consensus(experiment: Experiment, ids: Sequence[str]) -> Shards:
+    """The consensus; MissingStageError where it lacks some of the images."""
+    consensus = consensus_of(experiment)
+    if missing := consensus.missing(ids):
+        raise needs("vote", f"{consensus.folder}: {len(missing)} of {len(ids)} images lack a consensus")
+    return consensus
 
 
 def without_missing(experiment: Experiment, ids: Sequence[str]) -> Experiment:

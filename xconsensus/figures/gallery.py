@@ -19,6 +19,7 @@ COLUMNS = 7  # tiles a line at most, the consensus apart: names stay legible
 # Inches: the name at the side, between tiles, around all, a line of text, the widest tile.
 _SIDE, _GAP, _MARGIN, _LINE, _WIDEST = 0.2, 0.06, 0.04, 0.115, 1.3
 _FRAME = "#D55E00"
+COLOURS = "YlOrRd"  # of maps, from weak to strong
 
 
 class Tile(NamedTuple):
@@ -83,7 +84,16 @@ def _below(tile: Tile) -> list[str]:
 
 
 def heat(image: NDArray[np.uint8], explanation: NDArray[np.floating]) -> NDArray[np.floating]:
-    """The map's positive part as colour over the pale grey image: (H, W, 3) RGB in [0, 1].
+    """The map's positive part as colour over the pale grey image: (H, W, 3) RGB in [0, 1]; see `strength_of`."""
+    strength = strength_of(explanation)
+    grey = 0.25 + 0.75 * (image @ np.array([0.299, 0.587, 0.114])) / 255
+    colour = colormaps[COLOURS](strength)[..., :3]
+    opacity = strength[..., None]
+    return np.asarray((1 - opacity) * grey[..., None] + opacity * colour)
+
+
+def strength_of(explanation: NDArray[np.floating]) -> NDArray[np.floating]:
+    """How strong the map (H, W) is coloured, in [0, 1].
 
     The scale runs from the lowest value, or 0 if that is negative, to the 99th percentile, as is customary for
     SmoothGrad (Smilkov et al. 2017, arXiv 1706.03825); a constant map colours nothing.
@@ -92,11 +102,7 @@ def heat(image: NDArray[np.uint8], explanation: NDArray[np.floating]) -> NDArray
     low, high = max(0.0, values.min()), np.percentile(values, 99)
     if high <= low:
         high = values.max()
-    strength = np.clip((values - low) / (high - low), 0, 1) if high > low else np.zeros_like(values)
-    grey = 0.25 + 0.75 * (image @ np.array([0.299, 0.587, 0.114])) / 255
-    colour = colormaps["YlOrRd"](strength)[..., :3]
-    opacity = strength[..., None]
-    return np.asarray((1 - opacity) * grey[..., None] + opacity * colour)
+    return np.clip((values - low) / (high - low), 0, 1) if high > low else np.zeros_like(values)
 
 
 def as_bytes(picture: NDArray[np.generic]) -> NDArray[np.uint8]:
