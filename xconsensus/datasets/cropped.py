@@ -54,9 +54,9 @@ class Place(NamedTuple):
         top, bottom = np.minimum(self.rows[boxes[:, 1]], height - 1), self.rows[boxes[:, 3]]
         return np.stack([left, top, np.maximum(right, left + 1), np.maximum(bottom, top + 1)], axis=1)
 
-    def counts(self, mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    def counts(self, mask: NDArray[np.bool_]) -> NDArray[np.int32]:
         """How many pixels of a ``mask`` (H, W) of the whole image each explained pixel (size, size) covers."""
-        sums = np.pad(mask, ((1, 0), (1, 0))).cumsum(0, dtype=np.int64).cumsum(1)
+        sums = np.pad(mask, ((1, 0), (1, 0))).cumsum(0, dtype=np.int32).cumsum(1)
         return np.diff(np.diff(sums[np.ix_(self.rows, self.columns)], axis=0), axis=1)
 
 

@@ -114,8 +114,8 @@ class Object(NamedTuple):
     """An image's object: its box, and how many of its pixels, and of all that count, each explained pixel covers."""
 
     box: Boxes
-    covered: NDArray[np.int64]
-    counted: NDArray[np.int64]
+    covered: NDArray[np.int32]
+    counted: NDArray[np.int32]
     pixels: int
 
     def iou(self, mask: NDArray[np.bool_]) -> float:
@@ -353,7 +353,9 @@ def _table(experiment: Experiment, found: Mapping[str, Located]) -> pd.DataFrame
                 "box_accuracy": float(locations.box_accuracy(own)),
                 "max_box_accuracy": best,
                 "best_threshold": THRESHOLDS[place],
-                "mask_iou": float(mean_over_images([row["mask_iou"] for row in located.rows])) if located.rows else np.nan,
+                "mask_iou": float(mean_over_images([row["mask_iou"] for row in located.rows]))
+                if located.rows
+                else np.nan,
             }
         )
     table = pd.DataFrame(rows)
