@@ -12,6 +12,7 @@ STAGES = {
     "score": "compare members with the consensus, masks and accuracy",
     "plot": "draw the figures and write the tables",
     "run": "all five in order",
+    "locate": "after vote: write boxes and masks of what the consensus points at",
     "status": "what is done, missing, running and failed; verify=true reads every file",
 }
 USAGE = f"""usage: xconsensus STAGE [key=value ...]     stages, in order:

@@ -4,14 +4,60 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xconsensus.datasets.images import ImageFiles, center_crop, check_resized, resize_and_crop, short_edge, upright_size
+from xconsensus.datasets.images import (
+    ImageFiles,
+    center_crop,
+    check_resized,
+    crop_edges,
+    resize_and_crop,
+    resized_shape,
+    short_edge,
+    upright_size,
+)
 from xconsensus.datasets.records import Dataset, Record
 from xconsensus.errors import CommonError, InputError
 from xconsensus.progress import log
+
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+
+class Place(NamedTuple):
+    """Where explained pixels lie in the whole image of ``shape`` (H, W): resize and crop undone.
+
+    Row k of the explained image is rows[k] to rows[k + 1] - 1 of the whole one, none where the whole one is smaller;
+    columns likewise (`crop_edges`).
+    """
+
+    shape: tuple[int, int]
+    rows: NDArray[np.intp]
+    columns: NDArray[np.intp]
+
+    def undone(self, pixels: NDArray[Scalar], outside: float) -> NDArray[Scalar]:
+        """The whole image's (H, W) of explained ``pixels`` (size, size), each as it is; ``outside`` around the crop."""
+        whole = np.full(self.shape, outside, pixels.dtype)
+        (top, bottom), (left, right) = self.rows[[0, -1]], self.columns[[0, -1]]
+        whole[top:bottom, left:right] = pixels.repeat(np.diff(self.rows), 0).repeat(np.diff(self.columns), 1)
+        return whole
+
+    def boxes(self, boxes: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Boxes (n, 4) of explained pixels (left, top, right, bottom; the last two outside) as such of the whole image.
+
+        One that lies between two pixels' centres, where the whole image is the smaller, gets one pixel.
+        """
+        height, width = self.shape
+        left, right = np.minimum(self.columns[boxes[:, 0]], width - 1), self.columns[boxes[:, 2]]
+        top, bottom = np.minimum(self.rows[boxes[:, 1]], height - 1), self.rows[boxes[:, 3]]
+        return np.stack([left, top, np.maximum(right, left + 1), np.maximum(bottom, top + 1)], axis=1)
+
+    def counts(self, mask: NDArray[np.bool_]) -> NDArray[np.int32]:
+        """How many pixels of a ``mask`` (H, W) of the whole image each explained pixel (size, size) covers."""
+        sums = np.pad(mask, ((1, 0), (1, 0))).cumsum(0, dtype=np.int32).cumsum(1)
+        return np.diff(np.diff(sums[np.ix_(self.rows, self.columns)], axis=0), axis=1)
 
 
 @dataclass
@@ -64,6 +110,12 @@ class CroppedImages:
     def image(self, record: Record) -> NDArray[np.uint8]:
         """The image as it is explained, RGB uint8 (size, size, 3)."""
         return np.ascontiguousarray(center_crop(self.resized(record, self.resize), self.size))
+
+    def place(self, record: Record) -> Place:
+        """Where the explained pixels lie in the whole image."""
+        width, height = self.source_size(record)
+        tall, wide = resized_shape((height, width), self.resize)
+        return Place((height, width), crop_edges(height, tall, self.size), crop_edges(width, wide, self.size))
 
     def mask(self, record: Record) -> NDArray[np.bool_]:
         """The object's mask on the explained image, (size, size)."""

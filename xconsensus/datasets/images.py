@@ -179,12 +179,17 @@ def checked_mask(
 
 def short_edge(pixels: NDArray[np.uint8], size: int, interpolation: str = "bicubic") -> NDArray[np.uint8]:
     """``pixels`` (H, W) or (H, W, 3) with the shorter edge resized to ``size``; itself where that already fits."""
-    height, width = pixels.shape[:2]
-    if min(height, width) == size:
+    if min(pixels.shape[:2]) == size:
         return pixels
+    height, width = resized_shape(pixels.shape, size)
+    return np.asarray(Image.fromarray(pixels).resize((width, height), RESAMPLING[interpolation]))
+
+
+def resized_shape(shape: tuple[int, ...], size: int) -> tuple[int, int]:
+    """Height and width of an image of ``shape`` (H, W, ...) once its shorter edge is resized to ``size``."""
+    height, width = shape[:2]
     scale = size / min(height, width)
-    shape = (max(size, round(width * scale)), max(size, round(height * scale)))
-    return np.asarray(Image.fromarray(pixels).resize(shape, RESAMPLING[interpolation]))
+    return max(size, round(height * scale)), max(size, round(width * scale))
 
 
 def check_resized(shape: tuple[int, ...], size: int) -> None:
@@ -208,6 +213,17 @@ def resize_and_crop(
 ) -> NDArray[np.uint8]:
     """Short edge to ``resize``, then the central ``size`` x ``size`` pixels: what is explained."""
     return np.ascontiguousarray(center_crop(short_edge(pixels, resize, interpolation), size))
+
+
+def crop_edges(length: int, resized: int, size: int) -> NDArray[np.intp]:
+    """Where each pixel of a centre crop begins along an axis of the whole image: (size + 1,), rising, in 0..length.
+
+    The axis has ``length`` pixels, ``resized`` after resizing. Pixel x of the whole image has its centre in pixel k of
+    the crop if edges[k] <= x < edges[k + 1].
+    """
+    first = (resized - size) // 2
+    ends = np.arange(first, first + size + 1, dtype=np.intp)
+    return -((resized - 2 * length * ends) // (2 * resized))  # of ends * length / resized - 1/2, rounded up
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -65,7 +65,7 @@ def _check(config: dict[str, Any]) -> None:
     base = OmegaConf.to_container(OmegaConf.load(str(importlib.resources.files("xconsensus.conf") / "base.yaml")))
     values = flat(config)
     for key, default in flat(base).items():  # type: ignore[arg-type]
-        if key not in (*_COUNTS, "explain.batch_size"):
+        if key not in (*_COUNTS, "explain.batch_size", "locate.threshold"):
             check_type(key, values.get(key), default)
     for key in _COUNTS:
         if (value := values.get(key)) is not None:
@@ -87,6 +87,12 @@ def _check(config: dict[str, Any]) -> None:
         )
     if not 0 < config["score"]["level"] < 1:
         raise InputError(f"score.level={config['score']['level']} is not between 0 and 1")
+    if (threshold := config["locate"]["threshold"]) != "otsu":
+        if isinstance(threshold, str) or threshold is None:
+            raise InputError(f"locate.threshold={threshold} is neither otsu nor a number")
+        check_type("locate.threshold", threshold, 0.2)
+        if not 0 < threshold <= 1:
+            raise InputError(f"locate.threshold={threshold} is not between 0 and 1")
 
 
 def _missing_key(config: DictConfig, error: Exception) -> str:

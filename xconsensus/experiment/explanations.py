@@ -10,6 +10,7 @@ from torch import Tensor
 from xconsensus.datasets import Record
 from xconsensus.errors import MissingStageError
 from xconsensus.experiment.artefacts import (
+    consensus_of,
     explanations_of,
     needs,
     with_trained_weights,
@@ -45,6 +46,14 @@ def explained_right(explanations: Sequence[Shards], records: Sequence[Record]) -
     predicted = np.stack([shards.numbers(ids, "predicted") for shards in explanations], axis=1)
     known = np.isfinite(predicted) & (labels >= 0)[:, None]
     return np.where(known, predicted == labels[:, None], np.nan)
+
+
+def complete_consensus(experiment: Experiment, ids: Sequence[str]) -> Shards:
+    """The consensus; MissingStageError where it lacks some of the images."""
+    consensus = consensus_of(experiment)
+    if missing := consensus.missing(ids):
+        raise needs("vote", f"{consensus.folder}: {len(missing)} of {len(ids)} images lack a consensus")
+    return consensus
 
 
 def without_missing(experiment: Experiment, ids: Sequence[str]) -> Experiment:

@@ -19,6 +19,7 @@ COLUMNS = 7  # tiles a line at most, the consensus apart: names stay legible
 # Inches: the name at the side, between tiles, around all, a line of text, the widest tile.
 _SIDE, _GAP, _MARGIN, _LINE, _WIDEST = 0.2, 0.06, 0.04, 0.115, 1.3
 _FRAME = "#D55E00"
+COLOURMAP = "YlOrRd"  # of maps, from weak to strong
 
 
 class Tile(NamedTuple):
@@ -100,7 +101,17 @@ def _below(tile: Tile) -> list[str]:
 def heat(
     image: NDArray[np.uint8], explanation: NDArray[np.floating], colours: Colours = COLOURS
 ) -> NDArray[np.floating]:
-    """The map as colour over the pale grey image: (H, W, 3) RGB in [0, 1]; positive values red, negative ones blue.
+    """The map as colour over the pale grey image: (H, W, 3) RGB in [0, 1]; positive values red, negative ones blue."""
+    strength = strength_of(explanation, colours)
+    grey = 0.25 + 0.75 * (image @ np.array([0.299, 0.587, 0.114])) / 255
+    red, blue = (colormaps[name](strength)[..., :3] for name in (COLOURMAP, "Blues"))
+    colour = np.where(np.nan_to_num(explanation)[..., None] < 0, blue, red)
+    opacity = strength[..., None]
+    return np.asarray((1 - opacity) * grey[..., None] + opacity * colour)
+
+
+def strength_of(explanation: NDArray[np.floating], colours: Colours = COLOURS) -> NDArray[np.floating]:
+    """How strong the map (H, W) is coloured, in [0, 1].
 
     The scale runs from the lowest value, or 0 if that is negative, to a percentile, the 99th as is customary for
     SmoothGrad (Smilkov et al. 2017, arXiv 1706.03825); a constant map colours nothing.
@@ -110,12 +121,7 @@ def heat(
     low, high = max(0.0, signed.min()), np.percentile(values, 100 - colours.clip_percent)
     if high <= low:
         high = values.max()
-    strength = np.clip((values - low) / (high - low), 0, 1) if high > low else np.zeros_like(values)
-    grey = 0.25 + 0.75 * (image @ np.array([0.299, 0.587, 0.114])) / 255
-    red, blue = (colormaps[name](strength)[..., :3] for name in ("YlOrRd", "Blues"))
-    colour = np.where(signed[..., None] < 0, blue, red)
-    opacity = strength[..., None]
-    return np.asarray((1 - opacity) * grey[..., None] + opacity * colour)
+    return np.clip((values - low) / (high - low), 0, 1) if high > low else np.zeros_like(values)
 
 
 def as_bytes(picture: NDArray[np.generic]) -> NDArray[np.uint8]:

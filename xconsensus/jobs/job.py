@@ -20,7 +20,7 @@ from xconsensus.jobs.worklog import Worklog, read_entry
 from xconsensus.progress import log, set_up_log
 
 SHARED = ("finetune", "explain")  # stages that `shards` jobs can share
-SEVERAL = ("run", "plot", "status")  # stages that go through several explainers
+SEVERAL = ("run", "plot", "locate", "status")  # stages that go through several explainers
 OUTCOME = "outcome.json"  # in each job's folder: how it ended
 failed: list[str] | None = None  # what was wrong in the jobs of this process; None in one that a launcher started
 sweep: Path | None = None  # the folder of the sweep that this process started

@@ -2,13 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from xconsensus.datasets import Record
@@ -17,13 +16,11 @@ from xconsensus.errors import InputError, nearest
 from xconsensus.experiment.artefacts import (
     consensus_of,
     explained_images,
-    explanations_of,
-    label_maps,
     segmenter_settings,
-    with_trained_weights,
 )
 from xconsensus.experiment.experiment import Experiment, start_all
 from xconsensus.experiment.explanations import without_missing
+from xconsensus.experiment.maps import Maps
 from xconsensus.experiment.score_settings import check_scores, similarity_of, tables_settings
 from xconsensus.figures import rendering, results, tables
 from xconsensus.figures.fingerprint import fingerprint
@@ -32,12 +29,10 @@ from xconsensus.figures.results import Images, Picture, Results, Scores
 from xconsensus.jobs.beside import in_processes
 from xconsensus.members.catalogue import COMMITTEES
 from xconsensus.progress import log
-from xconsensus.published import ENSEMBLE
 from xconsensus.scores.accuracy import ENSEMBLES
 from xconsensus.store.drawn import drawn_in
 from xconsensus.store.files import read_csv, write_csv, write_text
 from xconsensus.store.folders import Store
-from xconsensus.store.shards import Shards
 
 
 def run(configs: Sequence[DictConfig]) -> None:
@@ -236,42 +231,16 @@ def _scores(experiment: Experiment, records: Sequence[Record]) -> Scores:
         objects=read_csv(objects) if objects.is_file() else None,
         extras=tuple(settings["random"]["extras"]) if "random" in settings else (0, 0),
         map_of=maps.of,
-        prediction_of=maps.prediction,
+        prediction_of=partial(_prediction, maps),
         **optional,
     )
 
 
-class Maps:
-    """The maps of one explainer: members' explanations, and the consensus, (size, size)."""
-
-    def __init__(self, experiment: Experiment) -> None:
-        self.experiment = experiment
-        self.members = {member.name: member for member in experiment.members}
-        self.labels = label_maps(experiment) if segmenter_settings(experiment) else None
-        self._shards: dict[str, Shards] = {}
-
-    def of(self, member: str, image_id: str) -> NDArray[np.floating]:
-        """The explanation of a member, or the consensus: superpixels painted with their values."""
-        values = self._of(member).value(image_id).numpy()
-        if self.labels:
-            values = values[self.labels.value(image_id).numpy()]
-        size = self.experiment.images.size
-        return np.asarray(values.reshape(size, size))
-
-    def prediction(self, member: str, image_id: str) -> tuple[str, float]:
-        """The class that a member predicts, in words, and its probability."""
-        shards = self._of(member)
-        name = class_words(self.experiment.dataset.classes[int(shards.number(image_id, "predicted"))])
-        return name, shards.number(image_id, "probability")
-
-    def _of(self, member: str) -> Shards:
-        if member not in self._shards:
-            self._shards[member] = (
-                consensus_of(self.experiment)
-                if member == ENSEMBLE
-                else explanations_of(self.experiment, with_trained_weights(self.experiment, self.members[member]))
-            )
-        return self._shards[member]
+def _prediction(maps: Maps, member: str, image_id: str) -> tuple[str, float]:
+    """The class that a member predicts, in words, and its probability."""
+    shards = maps.shards(member)
+    name = class_words(maps.experiment.dataset.classes[int(shards.number(image_id, "predicted"))])
+    return name, shards.number(image_id, "probability")
 
 
 def _panels(experiment: Experiment) -> tuple[dict[str, pd.DataFrame], str]:

@@ -19,7 +19,6 @@ from xconsensus.datasets import Record
 from xconsensus.errors import InputError
 from xconsensus.experiment.artefacts import (
     chosen_by,
-    consensus_of,
     explained_images,
     label_maps,
     needs,
@@ -32,6 +31,7 @@ from xconsensus.experiment.explanations import (
     IMAGES_AT_A_TIME,
     by_image,
     by_member,
+    complete_consensus,
     complete_explanations,
     explained_right,
     in_full_precision,
@@ -159,9 +159,7 @@ def what_is_given(experiment: Experiment) -> Given:
     records = explained_images(experiment)
     ids = [record.image_id for record in records]
     experiment = without_missing(experiment, ids)
-    explanations, consensus = complete_explanations(experiment, ids), consensus_of(experiment)
-    if missing := consensus.missing(ids):
-        raise needs("vote", f"{consensus.folder}: {len(missing)} of {len(ids)} images lack a consensus")
+    explanations, consensus = complete_explanations(experiment, ids), complete_consensus(experiment, ids)
     labels = label_maps(experiment) if segmenter_settings(experiment) else None
     return Given(experiment, records, explanations, consensus, labels)
 

@@ -10,6 +10,7 @@ _MAKERS = {
     ("explanations", 2): "explain",
     ("consensus", 2): "vote",
     ("scores", 2): "score",
+    ("locations", 2): "locate",
     ("superpixels", 1): "explain",
     ("predictions", 1): "finetune",
     ("weights", 0): "finetune",
@@ -78,6 +79,10 @@ class Store:
     def scores(self, committee: str, explainer: str) -> Path:
         """Folder of members.csv and the other tables of scores."""
         return self.root / "scores" / safe_name(committee, "committee.name") / safe_name(explainer, "explainer.name")
+
+    def locations(self, committee: str, explainer: str) -> Path:
+        """Folder of boxes and masks: the consensus's in a folder of its own, members' in theirs."""
+        return self.root / "locations" / safe_name(committee, "committee.name") / safe_name(explainer, "explainer.name")
 
     def figures(self, committee: str) -> Path:
         """Folder of a committee's figures."""
