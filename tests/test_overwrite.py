@@ -33,7 +33,8 @@ def test_one_shard_of_other_settings_is_named_and_alone_made_again(mixed: tuple[
     project, path = mixed
     before = stamps(project.outputs)
     refused(project.run("explain", *SHARDS), path.name, "seed is 1 there, 0 now", "overwrite=true")
-    refused(project.run("vote", *SHARDS), path.name, "seed is 1 there, 0 now")
+    named = "xconsensus run (or explain) overwrite=true"  # vote makes only its own again
+    refused(project.run("vote", "overwrite=true", *SHARDS), path.name, "seed is 1 there, 0 now", named)
     assert stamps(project.outputs) == before
     foreign = path.read_bytes()
     project.done("explain", "overwrite=true", "dry_run=true", *SHARDS)

@@ -5,6 +5,18 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+# which stage makes the files that lie below such a folder, so many folders deep
+_MAKERS = {
+    ("explanations", 2): "explain",
+    ("consensus", 2): "vote",
+    ("scores", 2): "score",
+    ("locations", 2): "locate",
+    ("superpixels", 1): "explain",
+    ("predictions", 1): "finetune",
+    ("weights", 0): "finetune",
+    ("images", 0): "explain",
+}
+
 
 class InputError(Exception):
     """Something the user gave (a key, a file, a member) is wrong.
@@ -40,19 +52,27 @@ def check_type(key: str, value: object, example: object) -> None:
         raise InputError(f"{key}={value} is not {kind}")
 
 
+def maker_of(path: Path) -> str:
+    """The stage that makes what lies at ``path`` below outputs/<dataset>; empty for what no stage makes."""
+    above = [folder.name for folder in path.parents]
+    return next((stage for (name, depth), stage in _MAKERS.items() if above[depth : depth + 1] == [name]), "")
+
+
 class MissingStageError(InputError):
     """A stage needs what an earlier one has not made yet."""
 
 
 class SettingsError(InputError):
-    """The artefact ``path`` was made with other settings: overwrite=true makes it again."""
+    """The artefact ``path`` was made with other settings: its stage, and `run`, make it again with overwrite=true."""
 
     def __init__(self, path: Path, difference: str) -> None:
         super().__init__(path, difference)  # all of them, as another process makes the error anew from its arguments
         self.path, self.difference = path, difference
 
     def __str__(self) -> str:
-        return f"{self.path} was made with other settings: {self.difference}; set it back, or overwrite=true to remake"
+        stage = maker_of(self.path)
+        how = f"xconsensus run (or {stage})" if stage else "xconsensus run"
+        return f"{self.path} was made with other settings: {self.difference}; set it back, or {how} overwrite=true"
 
 
 class RuleError(SettingsError):

@@ -10,10 +10,9 @@ from xconsensus.datasets.images import SUFFIXES
 from xconsensus.errors import InputError
 
 # what systems put beside a user's own files, besides names with a leading dot
-_OF_SYSTEMS = frozenset(
-    ["__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found", "Thumbs.db", "desktop.ini"]
-)
-_OF_MASKS = ("annotations", "ground_truth", "gt", "mask", "masks", "segmentation", "segmentations")
+_OF_SYSTEMS = {"__MACOSX", "__pycache__", "@eaDir", "#recycle", "#snapshot", "@Recycle", "$RECYCLE.BIN", "lost+found"}
+_OF_SYSTEMS |= {"System Volume Information", "Thumbs.db", "desktop.ini"}
+OF_MASKS = ("annotations", "ground_truth", "gt", "mask", "masks", "segmentation", "segmentations")
 # files of xconsensus's own, below <output_dir>/<dataset.name>
 _OF_A_STORE = ("predictions/*/*.safetensors", "weights/*.safetensors", "status/*/*.json", "scores/*/*/members.csv")
 
@@ -36,9 +35,9 @@ def photographs(folder: str | Path, left_out: Counter[str], above: tuple[str, ..
     for entry in entries(folder):
         if is_folder(entry):
             named(entry)
-            if entry.is_symlink() and os.path.realpath(entry.path) in above:
+            if entry.is_symlink() and _holds_one_of(os.path.realpath(entry.path), above):
                 left_out["link to a folder above it"] += 1
-            elif entry.name.lower() in _OF_MASKS:
+            elif entry.name.lower() in OF_MASKS:
                 left_out[f"in folders {entry.name}"] += sum(1 for _ in photographs(entry.path, Counter(), above))
             else:
                 yield from photographs(entry.path, left_out, above)
@@ -48,6 +47,11 @@ def photographs(folder: str | Path, left_out: Counter[str], above: tuple[str, ..
             yield named(entry).path
         else:
             left_out[shown(os.path.splitext(entry.name)[1].lower()) or "without a suffix"] += 1
+
+
+def _holds_one_of(folder: str, others: tuple[str, ...]) -> bool:
+    """Whether ``folder`` is one of ``others`` or above one, all of them real paths."""
+    return any(other == folder or Path(folder) in Path(other).parents for other in others)
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:

@@ -9,7 +9,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from xconsensus.datasets.files import counted, entries, is_broken, is_photograph, photographs, subfolders
+from xconsensus.datasets.files import (
+    OF_MASKS,
+    counted,
+    entries,
+    is_broken,
+    is_photograph,
+    photographs,
+    subfolders,
+)
 from xconsensus.datasets.images import ImageFiles, as_its_image, checked_mask, read_mask, warn_of_noise
 from xconsensus.datasets.mask_files import MaskFolder, masks_among
 from xconsensus.datasets.records import Record
@@ -64,6 +72,8 @@ class ImageFolder(ImageFiles):
         self._apart = {os.path.realpath(folder) for folder in apart}
         if classes == "imagenet":
             classes = imagenet_wnids()
+        elif isinstance(classes, list):
+            classes = [_folder_name(name) for name in classes]
         self._given = classes is not None
         first = next(iter(self.splits.values()))
         self.classes_before = tuple(classes or subfolders(first, self._apart))
@@ -124,7 +134,9 @@ class ImageFolder(ImageFiles):
         if folder.name in self._labels or not self._given:
             unread = f" ({counted(left_out)})" if +left_out else ""
             return f"{folder}: class folder without images{unread}; add some or remove the folder"
-        beside = subfolders(folder.parent)
+        if folder.name.lower() in OF_MASKS:
+            return _masks_hint(folder)
+        beside = [name for name in subfolders(folder.parent) if name.lower() not in OF_MASKS]
         levels = [name for name in beside if set(subfolders(folder.parent / name)) & set(self.classes)]
         hint = f"; class folders lie below, so give {_level_below(split, folder.parent, levels, self.root)}" * bool(
             levels
@@ -192,6 +204,14 @@ def class_words(name: str) -> str:
     return str(ImageNetInfo("imagenet-22k").label_name_to_description(name)).split(",")[0]
 
 
+def _folder_name(given: object) -> str:
+    """A folder's name as dataset.classes gives it: a whole number without quotes, too."""
+    name = str(given) if isinstance(given, int) and not isinstance(given, bool) else given
+    if not isinstance(name, str):
+        raise InputError(f"dataset.classes: {given} is no folder's name: put it in quotes")
+    return name
+
+
 def _ordered(names: Sequence[str], folder: Path) -> tuple[str, ...]:
     """Sorted folders in the order of the labels, with a line where people would count otherwise."""
     parts = {name: re.split(r"(\d+)", name) for name in names}  # words at even places, numbers at odd ones
@@ -212,11 +232,17 @@ def _check_level(split: str, folder: Path, root: Path, found: Mapping[str, Seque
     high = [name for name, parts in nested.items() if parts & set(found)]
     if not high and len(nested) == len(below):
         high = [name for name in nested if name.lower() in _LEVELS or len(nested) == 1]
+    if masks := [name for name in high if name.lower() in OF_MASKS]:
+        raise InputError(_masks_hint(folder / masks[0]))
     if high:
         raise InputError(
             f"{folder}: {', '.join(high)} hold class folders, not photographs: one level too high; give"
             f" {_level_below(split, folder, high, root)}, or dataset.classes if these are the classes"
         )
+
+
+def _masks_hint(folder: Path) -> str:
+    return f"{folder}: a folder of masks, by its name, and no class: give dataset.masks={folder}, or rename it"
 
 
 def _level_below(split: str, folder: Path, names: Sequence[str], root: Path) -> str:

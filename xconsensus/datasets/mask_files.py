@@ -1,4 +1,6 @@
-"""Where the mask of a photograph lies: by its name, with any suffix and perhaps a word, as 0_mask.png of 0.jpg."""
+"""Where the mask of a photograph lies: by its name, with any suffix and perhaps a word, as 0_mask.png or mask_0.png of
+0.jpg.
+"""
 
 import os
 import re
@@ -11,18 +13,19 @@ from unicodedata import normalize
 from xconsensus.datasets.images import SUFFIXES
 from xconsensus.errors import InputError
 
-_WORDED = re.compile(r"(.+?)[ _.-](?:masks?|seg|segmentation|gt|labels?|trimap|matte|alpha)(?:[ _-]?\d+)?", re.I)
+_WORD = "(?:masks?|seg|segmentation|gt|labels?|trimap|matte|alpha)"
+_WORDED = re.compile(rf"(.+?)[ _.-]{_WORD}(?:[ _-]?\d+)?|{_WORD}[ _.-](.+)", re.I)
 _PHOTOGRAPHIC = (".jpg", ".jpeg")  # no format for masks
 
 
 def masks_among(names: Iterable[str], by_suffix: bool) -> dict[str, str]:
-    """The image files of one folder that are masks of others -> these: 0_mask.png where there is 0.png or 0.jpg, and
-    ``by_suffix`` 0.png where there is 0.jpg.
+    """The image files of one folder that are masks of others -> these: 0_mask.png and mask_0.png where there is 0.png
+    or 0.jpg, and ``by_suffix`` 0.png where there is 0.jpg.
     """
     stems: defaultdict[str, list[str]] = defaultdict(list)
     for name in sorted(names):
         stems[_stem(name)].append(name)
-    worded = {stem: match[1] for stem in stems if (match := _WORDED.fullmatch(stem)) and match[1] in stems}
+    worded = {stem: name for stem in stems if (name := _without_word(stem)) in stems}
     found = {name: stems[photograph][0] for stem, photograph in worded.items() for name in stems[stem]}
     for stem in stems.keys() - worded.keys() - set(worded.values()) if by_suffix else ():
         photographs = [name for name in stems[stem] if name.lower().endswith(_PHOTOGRAPHIC)]
@@ -85,8 +88,8 @@ class MaskFolder:
             images = [name for name in names if Path(name).suffix.lower() in SUFFIXES]
             for name in masks_among(images, by_suffix=True) if self.is_beside else images:
                 named[stem := _stem(name)].append(name)
-                if found := _WORDED.fullmatch(stem):
-                    worded[found[1]].append(name)
+                if photograph := _without_word(stem):
+                    worded[photograph].append(name)
             self._folders[folder] = dict(named), dict(worded)
         return self._folders[folder]
 
@@ -97,6 +100,12 @@ class MaskFolder:
             folder = folder.parent
         names = sorted(os.listdir(folder))
         return f"{folder} holds {', '.join(names[:4]) or 'nothing'}{' ...' if len(names) > 4 else ''}"
+
+
+def _without_word(stem: str) -> str:
+    """The name of the photograph that a mask's name with a word stands for; empty for a name without."""
+    found = _WORDED.fullmatch(stem)
+    return (found[1] or found[2]) if found else ""
 
 
 def _stem(name: str) -> str:

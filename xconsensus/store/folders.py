@@ -1,28 +1,15 @@
-"""Where each artefact lies below outputs/<dataset>, and which stage makes what lies there."""
+"""Where each artefact lies below outputs/<dataset>."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from xconsensus.errors import DamagedError, safe_name
-
-# which stage makes the files that lie below such a folder, so many folders deep
-_MAKERS = {
-    ("explanations", 2): "explain",
-    ("consensus", 2): "vote",
-    ("scores", 2): "score",
-    ("locations", 2): "locate",
-    ("superpixels", 1): "explain",
-    ("predictions", 1): "finetune",
-    ("weights", 0): "finetune",
-    ("images", 0): "explain",
-}
+from xconsensus.errors import DamagedError, maker_of, safe_name
 
 
 def damaged(path: Path, reason: str) -> DamagedError:
     """The error of an artefact that is not as it was written; it names the stage that makes it again."""
-    above = [folder.name for folder in path.parents]
-    stages = (f"xconsensus {stage}" for (name, depth), stage in _MAKERS.items() if above[depth : depth + 1] == [name])
-    return DamagedError(path, reason, next(stages, "the stage that made it"))
+    stage = maker_of(path)
+    return DamagedError(path, reason, f"xconsensus {stage}" if stage else "the stage that made it")
 
 
 @dataclass(frozen=True)
