@@ -1,6 +1,8 @@
 """Boxes and masks of maps, in the pixels of whole images: against closed forms, scikit-image and torchvision."""
 
 import json
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +24,7 @@ from xconsensus.datasets.own import OwnDataset
 from xconsensus.errors import InputError
 from xconsensus.figures.overlay import overlay
 from xconsensus.scores import locations
-from xconsensus.stages.locate import file_stems
+from xconsensus.stages.locate import Object, category_of, file_stems
 from xconsensus.store.files import read_csv, read_json
 
 RNG = np.random.default_rng(0)
@@ -207,6 +209,27 @@ def test_max_box_accuracy_is_the_best_share() -> None:
     best, place = locations.max_box_accuracy(ious)
     assert best == pytest.approx(2 / 3)
     assert place == 1
+
+
+@pytest.mark.parametrize("shape", SIZES)
+def test_mask_iou_is_that_of_the_whole_pixels_that_count(shape: tuple[int, int]) -> None:
+    void = RNG.random(shape) < 0.2
+    mask = (RNG.random(shape) < 0.4) & ~void
+    images, record = object_of(mask)
+    place, spot = images.place(record), RNG.random((32, 32)) < 0.5
+    found = place.undone(spot, outside=False) & ~void
+    seen = Object(locations.bounding_box(mask), place.counts(mask), place.counts(~void), int(mask.sum()))
+    assert seen.iou(spot) == pytest.approx((found & mask).sum() / (found | mask).sum())
+
+
+def test_an_unknown_label_gives_way_to_what_is_predicted() -> None:
+    predicted = {"one": 2, "two": 5, "three": 5}
+    maps: Any = SimpleNamespace(
+        members=predicted, shards=lambda name: SimpleNamespace(number=lambda *_: float(predicted[name]))
+    )
+    assert category_of(maps, "consensus", Record("a", 7)) == 7
+    assert category_of(maps, "consensus", Record("a", -1)) == 5
+    assert category_of(maps, "one", Record("a", -1)) == 2
 
 
 # --- files ---

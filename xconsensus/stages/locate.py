@@ -298,7 +298,7 @@ def _annotations(maps: Maps, name: str, image: Image, spot: Spot, whole: NDArray
         yield {
             "id": image.number + 1,
             "image_id": image.number + 1,
-            "category_id": _category(maps, name, image.record) + 1,
+            "category_id": category_of(maps, name, image.record) + 1,
             "bbox": [left, top, right - left, bottom - top],
             "area": int(whole.sum()),
             "segmentation": run_lengths(whole),
@@ -306,7 +306,7 @@ def _annotations(maps: Maps, name: str, image: Image, spot: Spot, whole: NDArray
         }
 
 
-def _category(maps: Maps, name: str, record: Record) -> int:
+def category_of(maps: Maps, name: str, record: Record) -> int:
     """The image's label; where it is unknown the class that the member predicts, of the consensus most members."""
     if record.label >= 0:
         return record.label
