@@ -9,11 +9,12 @@ from typing import Any
 
 import pandas as pd
 
+from xconsensus import published
 from xconsensus.figures import curves, galleries, scatter, tables
 from xconsensus.figures.comparison import comparison
 from xconsensus.figures.gallery import gallery
 from xconsensus.figures.method import fig01
-from xconsensus.figures.results import Results, Scores, departures
+from xconsensus.figures.results import Results, Scores, departures, doubts
 
 Arguments = tuple[Any, ...]
 Getter = Callable[[Results], Mapping[str, Arguments]]
@@ -81,7 +82,11 @@ def _one(arguments: Callable[[Results], Arguments]) -> Getter:
 
 def _scatter(figure: int) -> Getter:
     """The arguments of the paper's figure of that number, its caption with what the paper states otherwise."""
-    return _one(lambda results: (results.members, results.caption(departures(results, figure))))
+
+    def what(results: Results) -> str:
+        return "; ".join(filter(None, (doubts(results) if figure == 5 else "", departures(results, figure))))
+
+    return _one(lambda results: (results.members, results.caption(what(results))))
 
 
 def _family(results: Results) -> Arguments:
@@ -116,8 +121,15 @@ def _growing(results: Results) -> Arguments:
 
 
 def _data_sets(results: Results) -> Arguments:
-    name = next(iter(results.scores))
-    return results.panels, f"{results.under_panels}; {tables.EXPLAINERS.get(name, name)}"
+    """Panel -> its members table, the caption, and panel -> the paper's r of its data set, if it states one."""
+    name, own = next(iter(results.scores)), {results.dataset: results.options.get("published")}
+    stated = {}
+    for panel in results.panels:
+        dataset = panel.partition("/")[0]
+        r = published.correlations(own.get(dataset) or dataset).set_index(["x", "y"])["pearson_r"]
+        if (pair := (f"consensus_score_{name}", "accuracy")) in r.index:
+            stated[panel] = float(r[pair])
+    return results.panels, f"{results.under_panels}; {tables.EXPLAINERS.get(name, name)}", stated
 
 
 def _members(results: Results) -> Arguments:
@@ -138,9 +150,9 @@ def _sigma(results: Results) -> Arguments:
 
 def _comparison(results: Results) -> Arguments:
     """Every claim of the paper that this run can be held against."""
-    growing = next((each.growing for each in results.superpixels.values()), None)
+    growing = {name: each.growing for name, each in results.scores.items() if each.growing is not None}
     random = {name: each.random for name, each in results.scores.items() if each.random is not None}
-    return results.members, growing, random, results.level
+    return results.members, growing, random, results.level, results.options.get("published"), results.loader
 
 
 def sigma(scores: Mapping[str, tuple[pd.DataFrame, pd.DataFrame, float]]) -> pd.DataFrame:

@@ -39,9 +39,12 @@ def fig04(members: Mapping[str, pd.DataFrame], caption: str = "") -> Figure:
     return _panels(members, _MAP, _ACCURACY, caption)
 
 
-def fig05(members: Mapping[str, pd.DataFrame], caption: str = "") -> Figure:
-    """Accuracy against consensus score, bars its interval (Fig. 5; by committee 7, by data set 11)."""
-    return _panels(members, _SCORE, _ACCURACY, caption)
+def fig05(members: Mapping[str, pd.DataFrame], caption: str = "", stated: Mapping[str, float] | None = None) -> Figure:
+    """Accuracy against consensus score, bars its interval (Fig. 5; by committee 7, by data set 11).
+
+    ``stated`` is the paper's r of some panels, which their titles show too.
+    """
+    return _panels(members, _SCORE, _ACCURACY, caption, stated=stated)
 
 
 def fig06(members: Mapping[str, pd.DataFrame], caption: str = "") -> Figure:
@@ -66,8 +69,23 @@ def fig10(members: Mapping[str, pd.DataFrame], caption: str = "") -> Figure:
 
 
 def _panels(
-    members: Mapping[str, pd.DataFrame], x: str, y: str, caption: str, labels: tuple[str, str] | None = None
+    members: Mapping[str, pd.DataFrame],
+    x: str,
+    y: str,
+    caption: str,
+    labels: tuple[str, str] | None = None,
+    stated: Mapping[str, float] | None = None,
 ) -> Figure:
+    """The figure of ``members``, column ``y`` against ``x``.
+
+    Parameters
+    ----------
+    members : a panel each.
+    x, y : columns.
+    caption : stands below.
+    labels : of both axes; None: the columns'.
+    stated : the paper's r of a panel, for its title.
+    """
     if not members:
         raise InputError("figure: no explainer has scores; score at least one")
     for name, table in members.items():
@@ -97,7 +115,7 @@ def _panels(
         axes.set_ylabel(labels[1] if labels else _AXES[y])
         style.tidy(axes)
         title = _title(EXPLAINERS.get(name, name), correlation(drawn[x], drawn[y]), short=columns > 2)
-        style.title(axes, title)
+        style.title(axes, title + (f"\nthe paper's $r$ = {stated[name]:.3f}" if stated and name in stated else ""))
     style.lay_out(figure)
     left_out = [write_names(axes, _labels(table, x, y)) for axes, table in zip(panels, members.values(), strict=False)]
     entries = {family: entries[family] for family in (*symbols, "Consensus") if family in entries}
