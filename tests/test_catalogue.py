@@ -27,12 +27,9 @@ import timm  # noqa: E402  (imports torchvision, so after compat)
 SIZES = {
     "imagenet81": 81,
     "cub85": 85,
-    "resnet16": 16,
-    "resnet16_full": 81,
     "cars20": 20,
     "flowers20": 20,
     "foods20": 20,
-    "table1": 5,
     "vit8": 89,
 }
 
@@ -166,11 +163,10 @@ def test_fine_tuned_committees_see_the_paper_s_pixels(committee: str) -> None:
     assert {(member.input_size, member.resize) for member in members(config_of(committee))} == {(224, 256)}
 
 
-def test_the_sixteen_resnets_are_one_family_of_both_committees() -> None:
-    sixteen = config_of("resnet16")["catalogue"]
+def test_the_sixteen_resnets_are_the_family_of_the_committee() -> None:
+    sixteen = config_of("imagenet81")["family"]
     assert len(set(sixteen)) == 16
     assert set(sixteen) < set(names("imagenet81"))
-    assert config_of("resnet16_full")["scored"] == sixteen
     assert {entries()[name].family for name in sixteen} == {"ResNet", "SE_ResNet"}
     left = set(names("imagenet81")) - set(sixteen)
     assert not any(entries()[name].family in ("ResNet", "SE_ResNet") for name in left)

@@ -10,7 +10,7 @@ from xconsensus.figures.comparison import comparison
 
 def test_the_paper_beside_itself_agrees_in_every_claim() -> None:
     for dataset in published.DATASETS:
-        table = comparison(published.members(dataset))
+        table = comparison(published.members(dataset), own=dataset)
         correlations = table[table["claim"].str.startswith("r of")]
         assert set(table["published_on"]) == {dataset}
         assert set(correlations["agrees"]) == {"yes"}
@@ -72,19 +72,79 @@ def test_random_committees_stand_beside_section_452() -> None:
     trials = {"lime": pd.DataFrame({"pearson_r": [0.9, 0.92, 0.98, 1.0]})}
     row = comparison(run_of(1, 0), random=trials).iloc[-1]
     assert (row["published"], row["n"], row["agrees"]) == (0.96, 4, "yes")
+    assert (row["published_on"], row["note"]) == ("imagenet", "the paper has it of imagenet")
     assert row["here"] == pytest.approx(0.95)
     assert 0.9 <= row["low"] < row["high"] <= 1
 
 
-@pytest.mark.parametrize(("rise", "whole", "size", "agrees"), [(8, 30, 8, "yes"), (21, 30, 21, "no"), (8, 12, 8, "-")])
+def test_what_the_paper_says_of_lime_alone_stands_beside_no_other_explainer() -> None:
+    trials = pd.DataFrame({"pearson_r": [0.9, 1.0]})
+    growing = pd.DataFrame({"size": [1, 2], "mean_average_precision": [0.5, 0.6]})
+    of_lime = comparison(run_of(1, 0), {"lime": growing}, {"lime": trials, "smoothgrad": trials})
+    assert not any("smoothgrad" in claim for claim in of_lime["claim"])
+    assert {0.96, 15.0, 5.0} <= set(of_lime["published"])
+    others = comparison(run_of(1, 0), {"occlusion": growing}, {"smoothgrad": trials, "occlusion": trials})
+    assert not {0.96, 15.0, 5.0} & set(others["published"])
+
+
+@pytest.mark.parametrize(
+    ("rise", "whole", "size", "agrees"),
+    [
+        (8, 30, 8, {15: "yes", 5: "no"}),
+        (21, 30, 21, {15: "no", 5: "no"}),
+        (8, 12, 8, {15: "-", 5: "no"}),
+        (4, 12, 4, {15: "-", 5: "yes"}),
+        (4, 5, 4, {15: "-", 5: "-"}),
+    ],
+)
 def test_convergence_is_the_smallest_size_from_which_the_mean_stays_near(
-    rise: int, whole: int, size: int, agrees: str
+    rise: int, whole: int, size: int, agrees: dict[int, str]
 ) -> None:
     sizes = np.arange(1, whole + 1)
     means = np.where((sizes >= rise) | (sizes == 2), 0.8, 0.7)  # near by chance at 2
     growing = pd.DataFrame({"size": sizes, "mean_average_precision": means})
-    row = comparison(run_of(1, 0), growing=growing).iloc[-1]
-    assert (row["here"], row["n"], row["agrees"]) == (size, whole, agrees)
+    rows = comparison(run_of(1, 0), growing={"lime": growing}).iloc[-2:]
+    assert set(rows["here"]) == {size}
+    assert set(rows["n"]) == {whole}
+    assert dict(zip(rows["published"], rows["agrees"], strict=True)) == agrees
+    for row, section in zip(rows.to_dict("records"), ("4.5.3", "4.1.4"), strict=True):
+        assert f"the {row['published']:.0f} is the paper's ({section}" in row["note"]
+        assert "the bound of 0.01 is ours" in row["note"]
+
+
+# Figures 5 and 11, by LIME
+R_OF_LIME = {"imagenet": 0.809, "cub200": 0.908, "cars196": 0.952, "flowers102": 0.879, "food101": 0.913}
+
+
+def without_masks() -> dict[str, pd.DataFrame]:
+    return {name: table.drop(columns="mean_average_precision") for name, table in run_of(1, 0.01).items()}
+
+
+@pytest.mark.parametrize("dataset", R_OF_LIME)
+def test_the_experiment_s_own_data_set_stands_beside_it_whatever_it_has(dataset: str) -> None:
+    for members in (run_of(1, 0.01), without_masks()):
+        table = comparison(members, own=dataset, loader="imagenet").set_index("claim")
+        row = table.loc["r of consensus score LIME and accuracy"]
+        assert (row["published_on"], row["published"], row["note"]) == (dataset, R_OF_LIME[dataset], "")
+        assert set(table["published_on"]) == {dataset}
+
+
+@pytest.mark.parametrize(
+    ("masks", "loader", "dataset", "says"),
+    [
+        (True, "imagefolder", "cub200", "own data with masks"),
+        (True, "imagenet", "cub200", "own data with masks"),
+        (False, "cars196", "cars196", "read as cars196"),
+        (False, "imagefolder", "imagenet", "own data without masks"),
+    ],
+)
+def test_data_of_one_s_own_stand_beside_the_nearest_and_the_rows_say_why(
+    masks: bool, loader: str, dataset: str, says: str
+) -> None:
+    table = comparison(run_of(1, 0.01) if masks else without_masks(), loader=loader)
+    row = table.set_index("claim").loc["r of consensus score LIME and accuracy"]
+    assert (row["published_on"], row["published"]) == (dataset, R_OF_LIME[dataset])
+    assert all(says in note for note in table["note"])
 
 
 def test_the_order_of_table_1_is_compared_among_the_models_that_are_there() -> None:

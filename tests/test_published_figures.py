@@ -18,7 +18,9 @@ def test_the_published_figures_and_tables_need_no_run(tmp_path: Path) -> None:
     both = {f"figures/{committee}/{name}.png" for committee in ("imagenet81", "cub85") for name in ("fig05", "fig06")}
     assert names == both | {"figures/cub85/fig04.png", "figures/cub85/fig10.png"}
     assert {path.with_suffix(".pdf") for path in tmp_path.rglob("*.png")} == {*tmp_path.rglob("*.pdf")}
-    assert "3 of 81 rows of imagenet81 miss a number" in outcome.out
+    assert "3 of 81 rows of imagenet81 have a doubtful accuracy, left out" in outcome.out
+    assert "(ResNet18 0.715, ResNet18_vd 0.715, ResNet200_vd 0.730, which look shifted)" in outcome.out
+    assert "r is 0.813 instead of 0.817 by LIME and 0.792 instead of 0.796 by SmoothGrad" in outcome.out
     assert "24 of 85 rows of cub85 miss a number" in outcome.out
 
 
@@ -55,6 +57,8 @@ def test_captions_say_which_recomputed_r_lie_outside_the_published_intervals() -
     photographs = results.of_paper("imagenet81", "imagenet", 0.95)
     for name in ("fig05", "fig06"):
         assert "outside" not in caption_of(name, photographs)
+        assert "3 of 81 rows of imagenet81 have a doubtful accuracy, left out" in caption_of(name, photographs)
+    assert "r is 0.813 instead of 0.817 by LIME" in caption_of("fig05", photographs)
 
 
 def test_each_caption_speaks_of_its_own_figure_and_of_its_level() -> None:

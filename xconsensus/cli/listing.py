@@ -17,6 +17,12 @@ from xconsensus.errors import InputError, nearest
 
 PAPERS_SIZE = 224  # pixels: only members that see others say so
 
+# options that were taken out, and what does what they were for
+REMOVED = {
+    "committee/table1": "run experiment=imagenet figure=table1: its five models by the vote of all 81",
+    "committee/resnet16": "run experiment=imagenet figure=fig07: the 16 ResNets by their own vote and by all 81's",
+    "committee/resnet16_full": "run experiment=imagenet figure=fig07: the 16 ResNets by their own vote and by all 81's",
+}
 GROUPS = {"committees": "committee", "datasets": "dataset", "explainers": "explainer", "experiments": "experiment"}
 
 
@@ -83,6 +89,8 @@ def explain_config_error(error: Exception, arguments: Sequence[str]) -> str:
     text = str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
+        if instead := REMOVED.get(f"{group}/{name}"):
+            return f"{group}={name} was taken out: {instead}"
         return f"{group}={name}: no such {group}{nearest(name, error.options)}"
     if match := re.search(r"Could not override '([^'@]+)", text):
         key = match[1]

@@ -6,6 +6,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue
 
+from xconsensus import published
 from xconsensus.arithmetic.precision import PRECISIONS
 from xconsensus.errors import InputError, check_type, nearest
 from xconsensus.experiment.removed import take_removed
@@ -55,6 +56,9 @@ def plain(config: DictConfig, say: bool = True) -> dict[str, Any]:
         raise InputError(f"plot.ensemble={ensemble} is unknown{nearest(ensemble, ENSEMBLES)}")
     if not 0 <= (clip := values["plot"]["clip_percent"]) < 100:
         raise InputError(f"plot.clip_percent={clip} is not from 0 to below 100")
+    own, known = values["plot"]["published"], published.all_datasets()
+    if own is not None and own not in known:
+        raise InputError(f"plot.published={own}: the paper has no such data set{nearest(str(own), known)}")
     if values["on_bad_image"] not in ("stop", "skip"):
         raise InputError(f"on_bad_image={values['on_bad_image']} is neither stop nor skip")
     return values
@@ -62,7 +66,8 @@ def plain(config: DictConfig, say: bool = True) -> dict[str, Any]:
 
 def _check(config: dict[str, Any]) -> None:
     """InputError naming the first value of another kind than its default in base.yaml, or out of range."""
-    base = OmegaConf.to_container(OmegaConf.load(str(importlib.resources.files("xconsensus.conf") / "base.yaml")))
+    file = OmegaConf.load(str(importlib.resources.files("xconsensus.conf") / "base.yaml"))
+    base = OmegaConf.to_container(file, resolve=True)
     values = flat(config)
     for key, default in flat(base).items():  # type: ignore[arg-type]
         if key not in (*_COUNTS, "explain.batch_size", "locate.threshold"):

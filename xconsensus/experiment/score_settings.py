@@ -24,6 +24,7 @@ from xconsensus.experiment.artefacts import (
 )
 from xconsensus.experiment.experiment import Experiment
 from xconsensus.experiment.explanations import explained_right, present_explanations
+from xconsensus.members.catalogue import entries, specifications
 from xconsensus.members.member import Member
 from xconsensus.scores.committees import extras_of, family_of
 from xconsensus.scores.metrics import without_spread
@@ -77,9 +78,17 @@ def tables_settings(experiment: Experiment, consensus: Shards, images: int) -> d
 
 
 def family_positions(experiment: Experiment) -> list[int]:
-    """Positions of the members of ``plot.family``."""
-    names, families = zip(*((member.name, member.family) for member in experiment.members), strict=True)
-    return family_of(families, names, experiment.config["plot"]["family"])
+    """Positions of the members of ``plot.family`` that are shown.
+
+    A list may name members that the committee's config has or the paper knows, and that do not take part here.
+    """
+    shown, wanted = experiment.shown_members, experiment.config["plot"]["family"]
+    places = [place for place, member in enumerate(experiment.members) if member.name in shown]
+    if isinstance(wanted, list):
+        elsewhere = {*entries(), *specifications(experiment.config["committee"])}
+        wanted = [name for name in wanted if name in shown or name not in elsewhere]
+    found = family_of([experiment.members[place].family for place in places], shown, wanted) if places else []
+    return [places[position] for position in found]
 
 
 def inputs_of(experiment: Experiment, records: Sequence[Record]) -> dict[str, Any]:

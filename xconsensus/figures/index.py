@@ -9,11 +9,12 @@ from typing import Any
 
 import pandas as pd
 
+from xconsensus import published
 from xconsensus.figures import curves, galleries, scatter, tables
 from xconsensus.figures.comparison import comparison
 from xconsensus.figures.gallery import gallery
 from xconsensus.figures.method import fig01
-from xconsensus.figures.results import Results, Scores, departures
+from xconsensus.figures.results import Results, Scores, departures, doubts
 
 Arguments = tuple[Any, ...]
 Getter = Callable[[Results], Mapping[str, Arguments]]
@@ -85,7 +86,9 @@ def _scatter(figure: int) -> Getter:
     def arguments(results: Results) -> Arguments:
         star = f"star: the committee by {results.ensemble}" if figure == 4 else ""
         weighted = results.weighted if figure in (4, 10) else ""
-        return results.members, results.caption(star, weighted, departures(results, figure)), results.level
+        doubtful = doubts(results) if figure == 5 else ""
+        clauses = (star, weighted, doubtful, departures(results, figure))
+        return results.members, results.caption(*clauses), results.level
 
     return _one(arguments)
 
@@ -124,8 +127,15 @@ def _growing(results: Results) -> Arguments:
 
 
 def _data_sets(results: Results) -> Arguments:
-    name = next(iter(results.scores))
-    return results.panels, f"{results.under_panels}; {tables.EXPLAINERS.get(name, name)}", results.level
+    """Panel -> its members table, the caption, level, and panel -> the paper's r of its data set, if it states one."""
+    name, own = next(iter(results.scores)), {results.dataset: results.options.get("published")}
+    stated = {}
+    for panel in results.panels:
+        dataset = panel.partition("/")[0]
+        r = published.correlations(own.get(dataset) or dataset).set_index(["x", "y"])["pearson_r"]
+        if (pair := (f"consensus_score_{name}", "accuracy")) in r.index:
+            stated[panel] = float(r[pair])
+    return results.panels, f"{results.under_panels}; {tables.EXPLAINERS.get(name, name)}", results.level, stated
 
 
 def _members(results: Results) -> Arguments:
@@ -146,9 +156,9 @@ def _sigma(results: Results) -> Arguments:
 
 def _comparison(results: Results) -> Arguments:
     """Every claim of the paper that this run can be held against."""
-    growing = next((each.growing for each in results.superpixels.values()), None)
+    growing = {name: each.growing for name, each in results.scores.items() if each.growing is not None}
     random = {name: each.random for name, each in results.scores.items() if each.random is not None}
-    return results.members, growing, random, results.level
+    return results.members, growing, random, results.level, results.options.get("published"), results.loader
 
 
 def sigma(scores: Mapping[str, tuple[pd.DataFrame, pd.DataFrame, float]]) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from xconsensus.figures.rendering import heading
 from xconsensus.figures.tables import EXPLAINERS, correlations, table2
 from xconsensus.published import ENSEMBLE
 from xconsensus.scores.accuracy import ENSEMBLES
-from xconsensus.scores.metrics import fisher_interval
+from xconsensus.scores.metrics import correlation, fisher_interval
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -84,9 +84,9 @@ class Results:
     """A committee's results on a data set, by every explainer.
 
     ``voters`` are the names of the members that vote, of which ``scores`` may show some; ``options`` is the config's
-    group ``plot``, ``level`` and ``ap_weights`` those of the group ``score``. ``panels`` are members
-    tables of several runs, by data set, and ``under_panels`` says what they are (Fig. 11). ``of_paper`` names the
-    paper's data set whose numbers they are.
+    group ``plot``, ``level`` and ``ap_weights`` those of the group ``score``. ``panels`` are members tables of several
+    runs, by data set, and ``under_panels`` says what they are (Fig. 11). ``of_paper`` names the paper's data set whose
+    numbers they are, ``loader`` the data set's loader.
     """
 
     dataset: str
@@ -100,6 +100,7 @@ class Results:
     panels: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     under_panels: str = ""
     of_paper: str | None = None
+    loader: str = ""
 
     @cached_property
     def members(self) -> dict[str, pd.DataFrame]:
@@ -166,11 +167,35 @@ def of_paper(committee: str, dataset: str, level: float) -> Results:
 
 
 def legible(results: Results) -> str:
-    """How many rows miss a number, since the available scan of Table 2 is partly illegible."""
+    """How many rows of the paper's own results miss a number that the available scan of Table 2 leaves illegible, and
+    how many have an accuracy that is doubtful there, and left out.
+    """
     table = table2(results.members)
     table = table[table["member"] != ENSEMBLE]
-    missing = int(table.isna().any(axis=1).sum())
-    return f"{missing} of {len(table)} rows of {results.committee} miss a number"
+    doubtful = table["accuracy"].isna() & table["member"].isin(_doubtful(results))
+    counts = {
+        "miss a number": (table.isna().any(axis=1) & ~doubtful).sum(),
+        "have a doubtful accuracy, left out": doubtful.sum(),
+    }
+    of = f"of {len(table)} rows of {results.committee}"
+    return "; ".join(f"{count} {of} {what}" for what, count in counts.items() if count)
+
+
+def doubts(results: Results) -> str:
+    """What r of accuracy is without and with the doubtful accuracies of the paper's own results; empty without any."""
+    if not (doubtful := _doubtful(results)):
+        return ""
+    clauses = []
+    for name, table in results.members.items():
+        own, score = table.set_index("member")["accuracy"], table.set_index("member")["consensus_score"]
+        without, with_them = (correlation(score, each).pearson_r for each in (own, own.fillna(pd.Series(doubtful))))
+        clauses.append(f"{with_them:.3f} instead of {without:.3f} by {EXPLAINERS[name]}")
+    values = ", ".join(f"{member} {accuracy:.3f}" for member, accuracy in doubtful.items())
+    return f"with the doubtful ({values}, which look shifted) r is {' and '.join(clauses)}"
+
+
+def _doubtful(results: Results) -> Mapping[str, float]:
+    return published.DOUBTFUL if results.of_paper == "imagenet" else {}
 
 
 def departures(results: Results, figure: int) -> str:

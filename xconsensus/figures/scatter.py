@@ -39,9 +39,17 @@ def fig04(members: Mapping[str, pd.DataFrame], caption: str = "", level: float =
     return _panels(members, _MAP, _ACCURACY, caption, level)
 
 
-def fig05(members: Mapping[str, pd.DataFrame], caption: str = "", level: float = 0.95) -> Figure:
-    """Accuracy against consensus score, bars its interval (Fig. 5; by committee 7, by data set 11)."""
-    return _panels(members, _SCORE, _ACCURACY, caption, level)
+def fig05(
+    members: Mapping[str, pd.DataFrame],
+    caption: str = "",
+    level: float = 0.95,
+    stated: Mapping[str, float] | None = None,
+) -> Figure:
+    """Accuracy against consensus score, bars its interval (Fig. 5; by committee 7, by data set 11).
+
+    ``stated`` is the paper's r of some panels, which their titles show too.
+    """
+    return _panels(members, _SCORE, _ACCURACY, caption, level, stated=stated)
 
 
 def fig06(members: Mapping[str, pd.DataFrame], caption: str = "", level: float = 0.95) -> Figure:
@@ -72,6 +80,7 @@ def _panels(
     caption: str,
     level: float,
     labels: tuple[str, str] | None = None,
+    stated: Mapping[str, float] | None = None,
 ) -> Figure:
     """A panel a table of two columns against each other; see `fig04` to `fig10`.
 
@@ -82,6 +91,7 @@ def _panels(
     caption : the line below; what bars and brackets are is added.
     level : of the intervals in titles, and that of the bars.
     labels : of the axes; None: the columns in words.
+    stated : the paper's r of a panel, for its title.
     """
     if not members:
         raise InputError("figure: no explainer has scores; score at least one")
@@ -112,7 +122,7 @@ def _panels(
         axes.set_ylabel(labels[1] if labels else _AXES[y])
         style.tidy(axes)
         title = _title(EXPLAINERS.get(name, name), correlation(drawn[x], drawn[y], level), short=columns > 2)
-        style.title(axes, title)
+        style.title(axes, title + (f"\nthe paper's $r$ = {stated[name]:.3f}" if stated and name in stated else ""))
     style.lay_out(figure)
     left_out = [write_names(axes, _labels(table, x, y)) for axes, table in zip(panels, members.values(), strict=False)]
     entries = {family: entries[family] for family in (*symbols, "Consensus") if family in entries}

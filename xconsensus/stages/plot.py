@@ -79,7 +79,7 @@ def plot_published(config: DictConfig) -> None:
         own = [name for name in published_on(dataset) if name in wanted]
         made += make(found, own, store, by_name=False)
         correlations.append(tables.correlations(found.members, dataset, config.score.level).assign(committee=committee))
-        print(results.legible(found))
+        print("; ".join(filter(None, (results.legible(found), results.doubts(found)))))
     columns = ["committee", "x", "y", "n", "pearson_r", "published_r", "pearson_p", "spearman_r", "spearman_p"]
     print(f"\nRecomputed from the legible rows\n\n{rendering.to_text(pd.concat(correlations)[columns])}")
     print("\n".join(map(str, made)))
@@ -198,6 +198,7 @@ def results_of(experiments: Sequence[Experiment]) -> Results:
         ap_weights=config["score"]["ap_weights"],
         panels=panels,
         under_panels=under,
+        loader=config["dataset"]["loader"],
     )
 
 

@@ -311,7 +311,9 @@ def make_random(given: Given, path: Path, settings: Settings) -> None:
 
 def make_family(given: Given, path: Path, settings: Settings) -> None:
     """Write family.csv: the family's scores by its own vote and by everybody's (Fig. 7)."""
-    own = _family(given, settings)
+    own, wanted = _family(given, settings), given.experiment.config["plot"]["family"]
+    if isinstance(wanted, list) and (absent := [name for name in wanted if name not in settings["family"]]):
+        log.info(f"plot.family: without {', '.join(absent)}, which the committee does not have here, or does not show")
     scores = _scores(given, own, [np.asarray(own), np.arange(len(given.explanations))])
     votes = {"the family's vote": scores[:, 0], "everybody's vote": scores[:, 1]}
     write_csv(path, committees.family_scores(settings["family"], votes, given.intervals), settings)
