@@ -9,6 +9,7 @@ import pytest
 from conftest import paint
 from scipy.io import savemat
 
+from xconsensus import progress
 from xconsensus.compat import torchvision
 from xconsensus.datasets.imagefolder import ImageFolder, imagenet_wnids
 from xconsensus.datasets.imagenet import ImageNet
@@ -141,6 +142,19 @@ def test_a_devkit_that_does_not_fit_is_named(flat: Path, tmp_path: Path) -> None
     meta.unlink()
     with pytest.raises(InputError, match=r"meta\.mat.*devkit_t12\.tar\.gz"):
         dataset.records("test")
+
+
+@pytest.mark.parametrize("devkit", [None, "own"])
+def test_a_devkit_beside_the_photographs_is_not_said_to_be_unread(
+    flat: Path, devkit: str | None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_said", set())
+    monkeypatch.setattr(progress.log, "propagate", True)  # off after a command that ran in this process
+    folder = write_devkit(flat / (devkit or "ILSVRC2012_devkit_t12"))
+    with caplog.at_level("INFO", "xconsensus"):
+        records = ImageNet(root=str(flat), splits=HERE, devkit=devkit and str(folder)).records("test")
+    assert len(records) == len(TRUTH)
+    assert caplog.text == ""
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="no real photographs in ../shared/real")

@@ -120,6 +120,15 @@ def test_kwargs_that_an_architecture_refuses_name_the_member(folder: Path) -> No
             build(member, CLASSES)
 
 
+def test_lazy_layers_without_a_size_name_the_member(folder: Path) -> None:
+    (folder / "lazy.py").write_text(
+        "from torch import nn\n\ndef lazy(num_classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.LazyLinear(num_classes))\n"
+    )
+    with pytest.raises(InputError, match=r"member a: .*lazy.py:lazy cannot be built .*lazy layers.* call it once"):
+        build(one_member(folder, model="lazy.py:lazy"), CLASSES)
+
+
 @pytest.mark.parametrize(
     ("library", "model", "head"),
     [

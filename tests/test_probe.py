@@ -153,6 +153,13 @@ def test_other_channels_are_named(channels: int) -> None:
         probe(network(model), CLASSES)
 
 
+def test_a_network_that_takes_no_single_image_is_told_from_one_that_takes_none() -> None:
+    several = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE**2, CLASSES), nn.BatchNorm1d(CLASSES))
+    several.eval = lambda: several.train()  # type: ignore[method-assign]
+    with pytest.raises(InputError, match="member a fails on one image alone, though not on two, .*more than 1 value"):
+        probe(network(several), CLASSES)
+
+
 @pytest.mark.parametrize(
     ("library", "model", "kwargs", "advice"),
     [

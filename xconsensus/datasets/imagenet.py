@@ -42,6 +42,7 @@ class ImageNet(ImageFolder):
         of_masks: Any = {"masks": masks, "mask_threshold": mask_threshold, "mask_void": mask_void}
         super().__init__(root=root, splits=splits, classes="imagenet", **of_masks)
         self.devkit = Path(devkit) if devkit else None
+        self._apart |= {os.path.realpath(folder) for folder in (self.root / _DEVKIT, devkit) if folder}
 
     def _loose(self, folder: Path) -> list[Record]:
         numbered = _numbered(folder)

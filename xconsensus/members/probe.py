@@ -116,9 +116,10 @@ def _fail(network: Network, inputs: Tensor, error: BaseException) -> NoReturn:
     own = [frame for frame in extract_tb(error.__traceback__) if frame.filename == member.model.rpartition(":")[0]]
     where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
     reason = " ".join(str(error).split())[:300]
+    count = "images" if len(inputs) > 1 else "one image alone, though not on two,"
     size = f"{list(inputs.shape[:2])[1]} channels of {member.input_size}x{member.input_size} pixels"
     raise InputError(
-        f"member {member.name} fails on images of {size}: {type(error).__name__}: {reason}{where}{_advice(network)}"
+        f"member {member.name} fails on {count} of {size}: {type(error).__name__}: {reason}{where}{_advice(network)}"
     ) from error
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from xconsensus import own_code
 from xconsensus.errors import InputError
@@ -31,7 +32,10 @@ def build(member: Member, num_classes: int, new_head: bool = True) -> nn.Module:
         kwargs["num_classes"] = num_classes
     try:
         with own_code.contained():
-            return constructor(**kwargs).eval().float()
+            model = constructor(**kwargs).eval().float()
+        if any(map(is_lazy, model.parameters())):
+            raise ValueError("it has lazy layers without a size: give them one, or call it once in its __init__")
+        return model
     except InputError:
         raise
     except Exception as error:  # constructors and downloads raise nearly anything
