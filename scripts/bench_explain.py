@@ -27,6 +27,7 @@ import xconsensus.compat  # noqa: F401  (networks that other processes are sent 
 from xconsensus import explainers
 from xconsensus.arithmetic.fewer_bits import FewerBits
 from xconsensus.experiment.artefacts import label_maps
+from xconsensus.experiment.choosing import choose_images
 from xconsensus.experiment.experiment import start
 from xconsensus.explainers.lime import mean_colours
 from xconsensus.explainers.masks import even_batches
@@ -129,7 +130,7 @@ def measure(config: DictConfig, folder: Path) -> dict[str, object]:
     (member,) = experiment.members
     size = experiment.images.size
     batch_size = batch_size_of("auto", experiment.device, size)
-    records = explain.choose_images(experiment)
+    records = choose_images(experiment)
     superpixels = 0.0
     if not backward:
         apart = start(config_like(config, folder / "apart"))

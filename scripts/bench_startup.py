@@ -19,6 +19,7 @@ from benchmark import config_of, scratch, show
 from omegaconf import DictConfig, OmegaConf
 
 from xconsensus.experiment.artefacts import consensus_of, explained_images, explanations_of
+from xconsensus.experiment.choosing import choose_images
 from xconsensus.experiment.experiment import start
 from xconsensus.experiment.explanations import IMAGES_AT_A_TIME
 from xconsensus.stages import explain, finetune, score, vote
@@ -79,7 +80,7 @@ def build(folder: Path, members: int, images: int) -> int:
     """Everything that finetune and explain would leave, each file once and linked; how many files there are."""
     finetune.run(config(folder, members, images, "finetune", split="test"))
     experiment = start(config(folder, members, images, "explain"))
-    records = explain.choose_images(experiment)
+    records = choose_images(experiment)
     first = explanations_of(experiment, experiment.members[0])
     size = experiment.config["explain"]["shard_images"]
     with patch("os.fsync"), patch.object(Shards, "refresh"):
