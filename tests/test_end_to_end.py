@@ -441,6 +441,6 @@ def test_figure_11_tells_two_committees_of_one_data_set_apart(quartet_copy: Proj
     panels = "plot.panels=[shapes/quartet,shapes/other]"
     with patch("xconsensus.stages.plot.printed", return_value={".png": b"", ".pdf": b""}) as printed:
         quartet_copy.done("plot", "figure=fig11", "explainers=[lime]", panels)
-    ((_, (found, caption, _)), _) = printed.call_args
+    ((_, (found, caption, *_)), _) = printed.call_args
     assert list(found) == ["shapes/quartet", "shapes/other"]
     assert "shapes/other 4 images" in caption
