@@ -76,15 +76,10 @@ class SettingsError(InputError):
 
 
 class RuleError(SettingsError):
-    """The artefact ``path`` was made by an earlier rule, of which ``difference`` came: ``stage`` makes it again."""
-
-    def __init__(self, path: Path, difference: str, stage: str = "finetune") -> None:
-        super().__init__(path, difference)
-        self.args = (path, difference, stage)
-        self.stage = stage
+    """The artefact ``path`` was made by an earlier rule, of which ``difference`` came; no setting brings that back."""
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.difference}; {self.stage} overwrite=true makes it again"
+        return f"{self.path}: {self.difference}; {maker_of(self.path)} overwrite=true makes it again"
 
 
 class DamagedError(InputError):

@@ -14,7 +14,7 @@ from xconsensus import datasets, own_code
 from xconsensus.datasets import Record
 from xconsensus.errors import ContentsError, InputError, MissingStageError, SettingsError
 from xconsensus.experiment.experiment import Experiment
-from xconsensus.experiment.rules import check_predictions_rule
+from xconsensus.experiment.rules import check_rule
 from xconsensus.explainers import own_settings
 from xconsensus.members.member import Member
 from xconsensus.members.preprocessing import rule_of_predictions, rule_of_training
@@ -138,7 +138,7 @@ def check_predictions(
     check_contents(experiment.inputs.contents(split), path, header.get("ids", []), header)
     of_it = {*header.get("ids", [])}
     records = [each for each in experiment.inputs.records(split) if each.image_id in of_it or not of_it]
-    check_predictions_rule(experiment, member, path, made, records)
+    check_rule(experiment, member, path, made, records)
 
 
 def check_contents(contents: Contents, path: Path, ids: Sequence[str], header: Mapping[str, Any]) -> None:

@@ -107,7 +107,6 @@ def _check_table(experiment: Experiment, settings: Mapping[str, Any], judged: Ca
             path,
             f"rule is 1 there, {RULE} now: its {len(chosen)} images are of the first classes alone, up to label {last},"
             " and are now spread over all",
-            "explain",
         )
 
 

@@ -41,8 +41,7 @@ def geometry(member: Member, width: int, height: int) -> Geometry:
     ``ResizeKeepRatio`` and ``CenterCropOrPad``; else as what is explained.
     """
     if member.crop_mode == "center" and not member.as_library:
-        own = geometry_of_rule_1(member, width, height)
-        return own._replace(interpolation=own.interpolation and member.interpolation)
+        return geometry_in_training(member, width, height)
     resize, short = member.resize, min(width, height)
     match member.crop_mode:
         case "squash":
@@ -57,6 +56,12 @@ def geometry(member: Member, width: int, height: int) -> Geometry:
 
 def _offset(edge: int, size: int) -> int:
     return round((edge - size) / 2) if edge >= size else -((size - edge) // 2)
+
+
+def geometry_in_training(member: Member, width: int, height: int) -> Geometry:
+    """As `geometry` of members of no library: what training's crops are drawn from, with a crop in the centre."""
+    before = geometry_of_rule_1(member, width, height)
+    return before._replace(interpolation=before.interpolation and member.interpolation)
 
 
 def geometry_of_rule_1(member: Member, width: int, height: int) -> Geometry:

@@ -24,7 +24,7 @@ from xconsensus.experiment.artefacts import (
 )
 from xconsensus.experiment.experiment import Experiment, start
 from xconsensus.experiment.networks import network_for
-from xconsensus.experiment.rules import check_training_rule
+from xconsensus.experiment.rules import check_rule
 from xconsensus.jobs.failures import Failures
 from xconsensus.jobs.memory import is_out_of_memory, release_freed_memory, within_memory
 from xconsensus.jobs.shares import own_share
@@ -172,7 +172,7 @@ def _is_trained(
         if made.get("finetune", {}).get("keep") == "last":  # whatever share was to be held out, none was
             made["finetune"]["validation"] = settings["finetune"]["validation"]
         check_settings(path, {**rule_of_training(member), **made}, settings)
-        check_training_rule(experiment, member, path, made, training)
+        check_rule(experiment, member, path, made, training, training=True)
         check_training(experiment, path, header)
 
     return is_made(path, check, experiment.config["overwrite"])
