@@ -44,7 +44,12 @@ class Failures:
             log.error(f"error: member {member}: {message}")
             self.defects.append(error)
             worklog.end("failed", message)
-        except SystemExit as end:  # of the member's own code
+        except (
+            SystemExit
+        ) as end:  # of the member's own code, unless it says that something went wrong: a launcher's does
+            if end.code:
+                worklog.end("stopped")
+                raise
             message = f"member {member}: its code ends the program, by sys.exit({end.code})"
             self.messages.append(message)
             worklog.end("failed", message)

@@ -69,7 +69,7 @@ class Job:
         try:
             stage.run(config)
         except SystemExit as end:
-            if self.stage == "status":  # whose answer it is
+            if self.stage == "status" or end.code:  # its answer, or a launcher that queues the job again
                 raise
             raise InputError(f"own code of the config ended the program, by sys.exit({end.code})") from end
 
