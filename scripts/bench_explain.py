@@ -69,7 +69,7 @@ def bare(found: Network | FewerBits, samples: int, batch_size: int, size: int, b
 
 def captum_lime(network: Network, image: Tensor, segments: Tensor, samples: int) -> Callable[[], object]:
     """Captum's Lime with the same superpixels and hidden colours, float32."""
-    hidden = network.normalise(mean_colours(image, segments))
+    hidden = network.normalise(mean_colours(image.cpu(), segments.cpu()).to(network.device))
     shown = network.normalise(image)
     explainer = CaptumLime(lambda x: network.model(x).softmax(1), interpretable_model=SkLearnRidge(alpha=1))
     return lambda: explainer.attribute(
