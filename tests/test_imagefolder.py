@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Literal
 from unicodedata import normalize
@@ -14,6 +15,7 @@ from conftest import paint
 from PIL import Image, features
 
 from xconsensus import progress
+from xconsensus.datasets.cropped import CroppedImages
 from xconsensus.datasets.imagefolder import ImageFolder, imagenet_wnids
 from xconsensus.errors import InputError
 
@@ -503,3 +505,85 @@ def test_noise_is_told_from_levels(
     with caplog.at_level("INFO", "xconsensus"):
         dataset.mask(dataset.records("test")[1])
     assert ("near 0" in caplog.text) == said
+
+
+def test_an_inverted_mask_is_warned_of_and_turned_on_demand(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+    hollow = Image.new("RGBA", (30, 20), "black")
+    hollow.putalpha(Image.fromarray(255 - OBJECT))
+    for name in ("0", "1", "2"):
+        paint(tmp_path / f"images/a/{name}.png", np.zeros((20, 30, 3), np.uint8))
+        paint(tmp_path / f"masks/a/{name}.png", OBJECT)
+    hollow.save(tmp_path / "masks/a/2.png")
+    paint(tmp_path / "masks/a/1.png", 255 - OBJECT)
+    given = partial(folder, tmp_path / "images", masks=str(tmp_path / "masks"))
+    for invert in (None, False, True):
+        dataset = given(mask_invert=invert)
+        records = dataset.records("test")
+        images = CroppedImages(dataset, 20, 20)
+        for record in records:
+            images.mask(record)
+            right = (OBJECT > 0) == ((record.image_id == "a/0.png") != bool(invert))
+            np.testing.assert_array_equal(dataset.mask(record), right)
+        images.say_inverted(records)
+        if invert is None:
+            assert re.search(r"2 of 3 masks.*a/1\.png \(87%.*a/2\.png \(87%.*dataset\.mask_invert=true", said.text)
+            said.clear()
+        assert not said.records
+    with pytest.raises(InputError, match=r"dataset\.mask_invert=yes please is not true or false"):
+        given(mask_invert="yes please")
+    paint(tmp_path / "masks/a/0.png", np.full((20, 30), 255, np.uint8))
+    with pytest.raises(InputError, match=r"a/0\.png.*empty, every pixel.*mask_invert=true"):
+        given(mask_invert=True).mask(records[0])
+
+
+@pytest.mark.parametrize(
+    ("photograph", "mask", "other"),
+    [
+        ("image", "mask", None),
+        ("x", "gt", None),
+        ("rgb", "mask", "depth"),
+        ("7", "7mask", "8"),
+        ("img", "mask_0", None),
+    ],
+)
+def test_a_file_called_mask_is_that_of_the_image_beside_it(
+    tmp_path: Path, photograph: str, mask: str, other: str | None, said: pytest.LogCaptureFixture
+) -> None:
+    for below in ("a/0", "a/1", "b/0"):
+        for name in filter(None, (photograph, other)):
+            paint(tmp_path / below / f"{name}.png", np.zeros((20, 30, 3), np.uint8))
+        paint(tmp_path / below / f"{mask}.png", OBJECT)
+    for masks in (None, str(tmp_path)):
+        dataset = folder(tmp_path, masks=masks)
+        records = dataset.records("test")
+        assert {Path(record.path).stem for record in records} == {photograph, *filter(None, [other])}
+    assert f"as {mask}.png beside {photograph}.png, are taken for masks" in said.text
+    for record in records:
+        if Path(record.path).stem == photograph:
+            np.testing.assert_array_equal(dataset.mask(record), OBJECT > 0)
+
+
+def test_a_file_called_mask_in_another_folder_is_that_of_the_only_image(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        paint(tmp_path / f"images/{name}/0/image.png", np.zeros((20, 30, 3), np.uint8))
+        paint(tmp_path / f"masks/{name}/0/mask.png", OBJECT)
+    dataset = folder(tmp_path / "images", masks=str(tmp_path / "masks"))
+    np.testing.assert_array_equal(dataset.mask(dataset.records("test")[1]), OBJECT > 0)
+    paint(tmp_path / "images/a/0/second.png", np.zeros((20, 30, 3), np.uint8))
+    with pytest.raises(InputError, match="no mask for image"):
+        dataset.mask(folder(tmp_path / "images").records("test")[0])
+
+
+def test_a_file_called_mask_beside_several_images_is_named(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+    for name in ("zorro", "batman", "mask"):
+        paint(tmp_path / f"a/{name}.png", GREY)
+    assert len(folder(tmp_path).records("test")) == 3
+    assert re.search(r"1 images are called as masks.*a/mask\.png", said.text)
+
+
+def test_files_that_are_not_read_beside_class_folders_are_counted(root: Path, said: pytest.LogCaptureFixture) -> None:
+    for name in ("x.heic", "y.heic", "z.jfif", "notes"):
+        (root / name).write_bytes(b"")
+    assert len(folder(root).records("test")) == 4
+    for words in ("2 .heic", "1 in no class folder", "1 without a suffix"):
+        assert words in said.text

@@ -1,5 +1,6 @@
 """Image files of every kind against Pillow, geometry against torchvision."""
 
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from xconsensus.datasets.images import (
     RESAMPLING,
     as_its_image,
     center_crop,
+    looks_inverted,
     read_mask,
     read_rgb,
     reads_otherwise,
@@ -513,3 +515,84 @@ def test_a_mask_is_turned_as_its_image_where_it_has_no_orientation_of_its_own(
     upright = read_rgb(tmp_path / "photo.png")[..., 0]  # as Pillow turns it
     found = as_its_image(read_mask(tmp_path / "mask.png"), tmp_path / "mask.png", tmp_path / "photo.png", upright.shape)
     np.testing.assert_array_equal(found, stored if own else upright)
+
+
+def test_booleans_by_tifffile_are_the_mask_though_written_as_black(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xconsensus.progress.log.propagate", True)
+    monkeypatch.setattr("xconsensus.progress._said", set())
+    caplog.set_level("INFO", "xconsensus")
+    for name, compression in (("plain", None), ("deflate", "zlib")):
+        tifffile.imwrite(tmp_path / f"{name}.tif", OBJECT > 0, compression=compression)
+        np.testing.assert_array_equal(read_mask(tmp_path / f"{name}.tif") > 0, OBJECT > 0)
+    assert not caplog.records
+    # others write what looks white, and a line says what is taken
+    bits = Image.fromarray(OBJECT > 0)
+    bits.save(tmp_path / "fax.tif", tiffinfo={262: 0})
+    with Image.open(tmp_path / "fax.tif") as shown:
+        np.testing.assert_array_equal(read_mask(tmp_path / "fax.tif"), np.asarray(shown) * 255)
+    assert re.search(r"fax\.tif: declares 0 to be white.*dataset\.mask_invert=true", caplog.text)
+
+
+def test_colours_number_that_programs_gave_a_palette_do_not_turn_the_mask(tmp_path: Path) -> None:
+    for name, number in (("reduced", 2), ("adaptive", 4)):
+        few = in_colour(250, 40, 0) if name == "reduced" else Image.fromarray(OBJECT)
+        few.convert("RGB").quantize(number).save(tmp_path / f"{name}.png")
+        with Image.open(tmp_path / f"{name}.png") as image:
+            assert image.mode == "P"
+        np.testing.assert_array_equal(read_mask(tmp_path / f"{name}.png") > 0, OBJECT > 0)
+
+
+def with_palette(indices: NDArray[np.uint8], *colours: tuple[int, int, int]) -> Image.Image:
+    image = Image.frombytes("P", indices.shape[::-1], indices.tobytes())
+    image.putpalette([level for colour in colours for level in colour])
+    return image
+
+
+BLACK, WHITE, RED = (0, 0, 0), (255, 255, 255), (200, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("colours", "object_index"),
+    [((WHITE, BLACK), 0), ((BLACK, WHITE), 1), ((WHITE, RED), 1), ((RED, BLACK), 0), ((BLACK, BLACK), 1)],
+)
+def test_black_is_never_the_object_where_another_index_than_0_shows_it(
+    tmp_path: Path, colours: tuple[tuple[int, int, int], ...], object_index: int
+) -> None:
+    indices = np.where(OBJECT > 0, object_index, 1 - object_index).astype(np.uint8)
+    with_palette(indices, *colours).save(tmp_path / "x.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "x.png") > 0, OBJECT > 0)
+
+
+def test_a_palette_that_leaves_open_what_is_the_object_is_refused(tmp_path: Path) -> None:
+    several = OBJECT // 255
+    several[0, 0] = 2
+    with_palette(several, WHITE, BLACK, RED).save(tmp_path / "x.png")
+    with pytest.raises(InputError, match=r"x\.png.*index 1 black.*grey levels"):
+        read_mask(tmp_path / "x.png")
+    with_palette(OBJECT // 255, WHITE, BLACK).save(tmp_path / "y.png")
+    with pytest.raises(InputError, match=r"y\.png.*index 1 black.*grey levels"):
+        read_mask(tmp_path / "y.png", void=1)
+
+
+def test_of_several_frames_the_first_is_the_mask_and_it_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xconsensus.progress.log.propagate", True)
+    monkeypatch.setattr("xconsensus.progress._said", set())
+    caplog.set_level("INFO", "xconsensus")
+    first, second = Image.fromarray(OBJECT), Image.fromarray(255 - OBJECT)
+    first.save(tmp_path / "x.tif", save_all=True, append_images=[second])
+    np.testing.assert_array_equal(read_mask(tmp_path / "x.tif"), OBJECT)
+    assert re.search(r"x\.tif: holds 2 frames", caplog.text)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (60, 80), (224, 100)])
+def test_an_object_surrounded_by_background_looks_inverted_only_inverted(shape: tuple[int, int]) -> None:
+    rows, columns = np.indices(shape) / np.array(shape).reshape(2, 1, 1) - 0.5
+    inside, landscape = np.hypot(rows, columns) < 0.3, rows > 0.1
+    for mask in (inside, landscape, np.hypot(rows, columns) < 0.6, np.zeros(shape, bool)):
+        assert not looks_inverted(mask)
+    assert looks_inverted(~inside)
+    assert not looks_inverted(np.ones(shape, bool))

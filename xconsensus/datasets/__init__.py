@@ -22,7 +22,7 @@ __all__ = ["Dataset", "Record", "SeveralObjects", "image_settings", "load", "mas
 _OF_GROUP = ("name", "loader", "size", "resize", "white", "explain_split")
 # keys that in own loaders, which need not say which of theirs shape an image or a mask, are taken to shape no image
 _OF_FILES = ("root", "download", "devkit", "classes", "splits")
-_OF_MASKS = ("masks", "mask_threshold", "mask_tolerance", "mask_values", "mask_void")
+_OF_MASKS = ("masks", "mask_threshold", "mask_tolerance", "mask_values", "mask_void", "mask_invert")
 
 
 def image_settings(dataset: Dataset, group: Mapping[str, Any]) -> dict[str, Any]:

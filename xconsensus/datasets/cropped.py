@@ -14,6 +14,7 @@ from xconsensus.datasets.images import (
     center_crop,
     check_resized,
     crop_edges,
+    looks_inverted,
     resize_and_crop,
     resized_shape,
     short_edge,
@@ -21,7 +22,7 @@ from xconsensus.datasets.images import (
 )
 from xconsensus.datasets.records import Dataset, Record
 from xconsensus.errors import CommonError, InputError
-from xconsensus.progress import log
+from xconsensus.progress import log, say_once
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -76,6 +77,7 @@ class CroppedImages:
     largest: int = 0
     _kept: dict[tuple[Record, Hashable], NDArray[np.uint8]] = field(default_factory=dict, repr=False)
     _sizes: dict[Record, tuple[int, int]] = field(default_factory=dict, repr=False)
+    _inverted: dict[Record, float] = field(default_factory=dict, repr=False)  # share of the image that a mask covers
 
     def made(
         self, record: Record, how: Hashable, make: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
@@ -119,7 +121,26 @@ class CroppedImages:
 
     def mask(self, record: Record) -> NDArray[np.bool_]:
         """The object's mask on the explained image, (size, size)."""
-        return self._cropped(self.dataset.mask(record))
+        mask = self.dataset.mask(record)
+        if getattr(self.dataset, "mask_invert", None) is None and looks_inverted(mask):
+            self._inverted[record] = float(mask.mean())
+        return self._cropped(mask)
+
+    def say_inverted(self, records: Sequence[Record]) -> None:
+        """A line about those of ``records`` whose masks, all read by `mask` before, look inverted; unless the user has
+        said what they are.
+        """
+        if not (found := [record for record in records if record in self._inverted]):
+            return
+        where = getattr(self.dataset, "mask_file", lambda record: record.image_id)
+        some = ", ".join(f"{where(record)} ({self._inverted[record]:.0%} of the image)" for record in found[:4])
+        how = "save them the other way round"
+        if "mask_invert" in getattr(self.dataset, "mask_keys", ()):
+            how = f"{'set' if len(found) == len(records) else how + ', or where all are set'} dataset.mask_invert=true"
+        say_once(
+            f"warning: {len(found)} of {len(records)} masks cover the border of the image and leave out what it"
+            f" surrounds, as inverted ones do: {some}{', ...' * (len(found) > 4)}; if they are inverted, {how}"
+        )
 
     def void(self, record: Record) -> NDArray[np.bool_] | None:
         """The pixels (size, size) of the explained image that no score counts; None where none are known."""

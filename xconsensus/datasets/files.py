@@ -46,7 +46,7 @@ def photographs(folder: str | Path, left_out: Counter[str], above: tuple[str, ..
         elif is_photograph(entry):
             yield named(entry).path
         else:
-            left_out[shown(os.path.splitext(entry.name)[1].lower()) or "without a suffix"] += 1
+            left_out[kind_of(entry)] += 1
 
 
 def _holds_one_of(folder: str, others: tuple[str, ...]) -> bool:
@@ -71,6 +71,11 @@ def is_photograph(entry: os.DirEntry[str]) -> bool:
     with suppress(OSError):
         return os.path.splitext(entry.name)[1].lower() in SUFFIXES and entry.is_file()
     return False
+
+
+def kind_of(entry: os.DirEntry[str]) -> str:
+    """The suffix of a file that is not read, for the line that counts such files."""
+    return shown(os.path.splitext(entry.name)[1].lower()) or "without a suffix"
 
 
 def named(entry: os.DirEntry[str]) -> os.DirEntry[str]:

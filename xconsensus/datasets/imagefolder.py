@@ -14,12 +14,14 @@ from xconsensus.datasets.files import (
     counted,
     entries,
     is_broken,
+    is_folder,
     is_photograph,
+    kind_of,
     photographs,
     subfolders,
 )
 from xconsensus.datasets.images import ImageFiles, as_its_image, checked_mask, read_mask, warn_of_noise
-from xconsensus.datasets.mask_files import MaskFolder, masks_among
+from xconsensus.datasets.mask_files import MaskFolder, is_called_mask, masks_among
 from xconsensus.datasets.records import Record
 from xconsensus.errors import InputError, check_type
 from xconsensus.progress import say_once
@@ -37,7 +39,7 @@ class ImageFolder(ImageFiles):
 
     ``splits`` maps each split to its folder below ``root`` ("." for root itself); splits may share a folder.
     ``masks`` is a folder of the same layout, or the same folder (see `MaskFolder`); values above ``mask_threshold`` are
-    the object, but for ``mask_void``, whose pixels count for nothing.
+    the object, or with ``mask_invert`` the others, but for ``mask_void``, whose pixels count for nothing.
 
     ``classes`` gives the order of labels where ``root`` holds some of the classes only, as a list of folder names or as
     "imagenet" for the 1000 sorted WordNet ids; by default the folders of the first split are the classes, sorted as
@@ -46,7 +48,7 @@ class ImageFolder(ImageFiles):
     """
 
     image_keys: tuple[str, ...] = ()
-    mask_keys = ("mask_threshold", "mask_void")
+    mask_keys = ("mask_threshold", "mask_void", "mask_invert")
 
     def __init__(
         self,
@@ -56,14 +58,16 @@ class ImageFolder(ImageFiles):
         masks: str | None = None,
         mask_threshold: int = 0,
         mask_void: int | None = None,
+        mask_invert: bool | None = None,
         classes: list[str] | str | None = None,
     ) -> None:
         self.root = Path(root)
         self.splits = {split: self.root / folder for split, folder in splits.items()}
         self.masks = Path(masks) if masks else None
-        self.mask_threshold, self.mask_void = mask_threshold, mask_void
-        if mask_void is not None:
-            check_type("dataset.mask_void", mask_void, 255)
+        self.mask_threshold, self.mask_void, self.mask_invert = mask_threshold, mask_void, mask_invert
+        for key, given, example in (("mask_void", mask_void, 255), ("mask_invert", mask_invert, True)):
+            if given is not None:
+                check_type(f"dataset.{key}", given, example)
         for folder in (self.root, *self.splits.values(), *([self.masks] if self.masks else [])):
             if not folder.is_dir():
                 raise InputError(f"{folder}: no such folder (dataset.root, dataset.splits or dataset.masks)")
@@ -114,6 +118,7 @@ class ImageFolder(ImageFiles):
         beside = entries(folder)
         lying = {e.name for e in beside if is_photograph(e)}
         left_out["broken link"] += sum(map(is_broken, beside))
+        left_out.update(kind_of(e) for e in beside if not (is_folder(e) or is_broken(e) or is_photograph(e)))
         left_out["in no class folder"] = len(lying - names)
         if not (unsorted or loose):
             raise InputError(f"{folder}: holds no images in class folders{_too_low(folder)}")
@@ -150,8 +155,10 @@ class ImageFolder(ImageFiles):
     def mask(self, record: Record) -> NDArray[np.bool_]:
         path, values, image = self._mask_values(record)
         counted = values != self.mask_void
-        rule = f"no pixel above dataset.mask_threshold={self.mask_threshold}"
-        mask = checked_mask((values > self.mask_threshold) & counted, image, path, record.path, rule)
+        inverted = bool(self.mask_invert)
+        rule = f"every pixel is above dataset.mask_threshold={self.mask_threshold}, with dataset.mask_invert=true"
+        rule = rule if inverted else f"no pixel above dataset.mask_threshold={self.mask_threshold}"
+        mask = checked_mask(((values > self.mask_threshold) != inverted) & counted, image, path, record.path, rule)
         if mask[counted].all():
             raise InputError(
                 f"{path}: mask is the whole image {record.path}, and any explanation finds that: mask the object alone,"
@@ -183,7 +190,14 @@ class ImageFolder(ImageFiles):
                 f" masks, not for photographs, here and in other class folders{how}",
                 f"masks of {self.root}",
             )
-        return [file for file in files if os.path.basename(file) not in masks[os.path.dirname(file)]]
+        kept = [file for file in files if os.path.basename(file) not in masks[os.path.dirname(file)]]
+        if like := [file for file in kept if is_called_mask(file)]:
+            say_once(
+                f"{folder}: {len(like)} images are called as masks are, and taken for photographs, as {like[0]}: if it"
+                " is a mask, call it as its image, with _mask before the suffix, or keep it in a folder of its own",
+                f"called masks of {self.root}",
+            )
+        return kept
 
 
 def imagenet_wnids() -> list[str]:

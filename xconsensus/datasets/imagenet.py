@@ -37,9 +37,15 @@ class ImageNet(ImageFolder):
         masks: str | None = None,
         mask_threshold: int = 0,
         mask_void: int | None = None,
+        mask_invert: bool | None = None,
     ) -> None:
         need((Path(root),), _FETCH)
-        of_masks: Any = {"masks": masks, "mask_threshold": mask_threshold, "mask_void": mask_void}
+        of_masks: Any = {
+            "masks": masks,
+            "mask_threshold": mask_threshold,
+            "mask_void": mask_void,
+            "mask_invert": mask_invert,
+        }
         super().__init__(root=root, splits=splits, classes="imagenet", **of_masks)
         self.devkit = Path(devkit) if devkit else None
         self._apart |= {os.path.realpath(folder) for folder in (self.root / _DEVKIT, devkit) if folder}

@@ -1,5 +1,5 @@
 """Where the mask of a photograph lies: by its name, with any suffix and perhaps a word, as 0_mask.png or mask_0.png of
-0.jpg.
+0.jpg; or called mask.png beside one photograph.
 """
 
 import os
@@ -13,25 +13,37 @@ from unicodedata import normalize
 from xconsensus.datasets.images import SUFFIXES
 from xconsensus.errors import InputError
 
-_WORD = "(?:masks?|seg|segmentation|gt|labels?|trimap|matte|alpha)"
-_WORDED = re.compile(rf"(.+?)[ _.-]{_WORD}(?:[ _-]?\d+)?|{_WORD}[ _.-](.+)", re.I)
+_BARE = "masks?|seg|segmentation|gt|ground[ _-]?truth|labels?|trimap|matte"
+_WORD = f"(?:{_BARE}|alpha|annotations?)"
+_WORDED = re.compile(rf"(.+?)[ _.-]{_WORD}(?:[ _-]?\d+)?|{_WORD}[ _.-](.+)|(.+?)masks?", re.I)
+_WORD_ALONE = re.compile(rf"(?:{_BARE})(?:[ _-]?\d+)?", re.I)
+_PHOTOGRAPH = re.compile("image|img|photo|photograph|picture|pic|rgb|original|input", re.I)
 _PHOTOGRAPHIC = (".jpg", ".jpeg")  # no format for masks
 
 
 def masks_among(names: Iterable[str], by_suffix: bool) -> dict[str, str]:
     """The image files of one folder that are masks of others -> these: 0_mask.png and mask_0.png where there is 0.png
-    or 0.jpg, and ``by_suffix`` 0.png where there is 0.jpg.
+    or 0.jpg, mask.png where there is one other image, or one called image; ``by_suffix`` 0.png where there is 0.jpg.
     """
     stems: defaultdict[str, list[str]] = defaultdict(list)
     for name in sorted(names):
         stems[_stem(name)].append(name)
     worded = {stem: name for stem in stems if (name := _without_word(stem)) in stems}
     found = {name: stems[photograph][0] for stem, photograph in worded.items() for name in stems[stem]}
+    others = [stem for stem in stems if stem not in worded and not _WORD_ALONE.fullmatch(stem)]
+    others = others if len(others) == 1 else [stem for stem in others if _PHOTOGRAPH.fullmatch(stem)]
+    if len(others) == 1:
+        found |= {name: stems[others[0]][0] for stem in stems if _WORD_ALONE.fullmatch(stem) for name in stems[stem]}
     for stem in stems.keys() - worded.keys() - set(worded.values()) if by_suffix else ():
         photographs = [name for name in stems[stem] if name.lower().endswith(_PHOTOGRAPHIC)]
         if len(photographs) == 1:
             found |= {name: photographs[0] for name in stems[stem] if name not in photographs}
     return found
+
+
+def is_called_mask(name: str) -> bool:
+    """Whether a file has the name of a mask, and of no photograph, as mask.png."""
+    return bool(_WORD_ALONE.fullmatch(_stem(name)))
 
 
 class MaskFolder:
@@ -61,6 +73,7 @@ class MaskFolder:
             sorted(same, key=lambda name: (name != relative.name, name)),
             named.get(whole, []),
             worded.get(_stem(relative.name), []) + worded.get(whole, []),
+            [] if self.is_beside else self._alone(folder, photograph),
         ):
             if paths := [path for name in names if _is_other(path := folder / name, photograph)]:
                 break
@@ -86,12 +99,19 @@ class MaskFolder:
             worded: defaultdict[str, list[str]] = defaultdict(list)
             names = sorted(os.listdir(folder)) if folder.is_dir() else []
             images = [name for name in names if Path(name).suffix.lower() in SUFFIXES]
-            for name in masks_among(images, by_suffix=True) if self.is_beside else images:
+            among = masks_among(images, by_suffix=True) if self.is_beside else dict.fromkeys(images, "")
+            for name, beside in among.items():
                 named[stem := _stem(name)].append(name)
-                if photograph := _without_word(stem):
+                if photograph := _stem(beside) if is_called_mask(name) else _without_word(stem):
                     worded[photograph].append(name)
             self._folders[folder] = dict(named), dict(worded)
         return self._folders[folder]
+
+    def _alone(self, folder: Path, photograph: Path) -> list[str]:
+        """The masks in a folder called mask.png or the like, where the photograph is the only one in its own."""
+        beside = [name for name in os.listdir(photograph.parent) if Path(name).suffix.lower() in SUFFIXES]
+        found = [name for names in self._files(folder)[0].values() for name in names if is_called_mask(name)]
+        return found if found and len(beside) == 1 else []
 
     def _what_lies_in(self, folder: Path) -> str:
         if self.is_beside:
@@ -105,7 +125,7 @@ class MaskFolder:
 def _without_word(stem: str) -> str:
     """The name of the photograph that a mask's name with a word stands for; empty for a name without."""
     found = _WORDED.fullmatch(stem)
-    return (found[1] or found[2]) if found else ""
+    return (found[1] or found[2] or found[3]) if found else ""
 
 
 def _stem(name: str) -> str:

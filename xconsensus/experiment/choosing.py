@@ -61,7 +61,8 @@ def choose_images(experiment: Experiment) -> list[Record]:
         _say_what_any_gives(judged(), len(chosen))
     if experiment.dataset.has_masks:
         for record in chosen:
-            experiment.dataset.mask(record)  # a wrong mask is better found before the hours than after
+            experiment.images.mask(record)  # a wrong mask is better found before the hours than after
+        experiment.images.say_inverted(chosen)
     classes = len({record.label for record in chosen})
     log.info(
         f"{len(chosen)} images of {classes} classes to explain, of {len(right)} that remain of {len(candidates)}"

@@ -187,6 +187,7 @@ def _contents_of_masks(experiment: Experiment, records: Sequence[Record]) -> str
             state.update(np.packbits(void).tobytes())
         for category, mask in experiment.images.objects(record):
             state.update(category.encode() + np.packbits(mask).tobytes())
+    experiment.images.say_inverted(records)
     return state.hexdigest()
 
 
