@@ -355,10 +355,47 @@ def test_a_member_whose_code_raises_does_not_stop_the_others(photographs: Projec
 
 
 def test_a_member_whose_code_raises_in_the_middle_does_not_stop_the_others(photographs: Project) -> None:
-    with pytest.raises(RuntimeError, match="too many"):  # for who wrote the code
-        photographs.run("explain", "+committee.members.second.model=grids.py:Late")
+    (photographs.folder / "models/worn.py").write_text(
+        "from grids import Grid\nclass Worn(Grid):\n    calls = 0\n    def forward(self, inputs):\n"
+        "        self.calls += 1\n        if len(inputs) and self.calls > 8:\n            raise RuntimeError('worn out')\n"
+        "        return super().forward(inputs)\n"
+    )
+    with pytest.raises(RuntimeError, match="worn out"):  # for who wrote the code
+        photographs.run("explain", "+committee.members.second.model=worn.py:Worn", "explain.batch_size=4")
     explained = photographs.outputs / "pets/explanations/lime"
     assert {path.name for path in explained.iterdir()} == {"first", "third", "fourth"}
+
+
+@pytest.mark.parametrize(
+    ("stage", "key"), [("finetune", "finetune.eval_batch_size"), ("explain", "explain.batch_size")]
+)
+def test_a_member_that_fails_on_larger_batches_is_named_with_the_key(
+    photographs: Project, stage: str, key: str
+) -> None:
+    late = "+committee.members.second.model=grids.py:Late"
+    refused(photographs.run(stage, late), "member second", "RuntimeError: too many", f"set {key}=2")
+    photographs.done(stage, late, f"{key}=2")
+
+
+def test_a_member_that_fails_on_larger_batches_in_training_is_named_with_the_key(photographs: Project) -> None:
+    training = ("committee.finetune=true", "+dataset.splits.train=.", "finetune.epochs=1", "committee.only=[second]")
+    late = "+committee.members.second.model=grids.py:Late"
+    outcome = photographs.run("finetune", *training, late, "finetune.batch_size=4")
+    refused(outcome, "member second", "RuntimeError: too many", "finetune.batch_size=4")
+    photographs.done("finetune", *training, late, "finetune.batch_size=2", "finetune.eval_batch_size=2")
+
+
+def test_a_mask_that_goes_missing_after_images_were_chosen(scored: Project) -> None:
+    path = scored.folder / "masks/cat/1.png"
+    path.rename(path.with_name("elsewhere.gone"))
+    table = scored.outputs / "pets/images/grids.csv"
+    refused(scored.run("score"), "masks/cat/1.*", "put it back", f"remove {table}", "on_bad_image=skip")
+    table.unlink()
+    for stage in ("explain", "vote", "score"):
+        scored.done(stage, "on_bad_image=skip", *["overwrite=true"] * (stage == "score"))
+    left = set(pd.read_csv(scored.outputs / "pets/scores/grids/lime/images.csv")["image_id"])
+    assert "cat/1.png" not in left
+    assert len(left) == 5
 
 
 def test_several_failing_members_are_listed_and_counted(photographs: Project) -> None:

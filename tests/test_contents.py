@@ -21,7 +21,7 @@ LIME = "explainers=[lime]"  # what `plot` and `status` show
 
 def looked_at(folder: Path, names: Sequence[str], again: bool = False) -> Contents:
     files = {name: str(folder / name) for name in names}
-    seen = look(folder / "seen.safetensors", files, dict.fromkeys(names, 0), lambda _: False, again=again)
+    seen = look(folder / "seen.safetensors", files, lambda: dict.fromkeys(names, 0), lambda _: False, again=again)
     return Contents({each: s.digest for each, s in seen.items()}, {each: s.digest_then for each, s in seen.items()})
 
 
@@ -161,6 +161,28 @@ def test_results_of_before_hold_for_the_photographs_of_the_first_look(scored: Pr
     replace_photograph(scored)
     for stage in STAGES:
         refused(scored.run(stage, LIME), "image cat/1.png held something else")
+
+
+@pytest.mark.parametrize("held_by", ["images", "predictions"])
+def test_explanations_of_before_are_of_the_labels_that_results_of_before_hold(scored: Project, held_by: str) -> None:
+    by_label = ("explainer.target=label", "overwrite=true")
+    for stage in ("finetune", "explain"):
+        scored.done(stage, *by_label)
+    old = values_of(scored)
+    without_notes(scored)
+    other = {"images": "predictions", "predictions": "images"}[held_by]
+    shutil.rmtree(scored.outputs / "pets" / other)
+    turned = "dataset.classes=[dog,cat]"
+    if held_by == "predictions":
+        refused(scored.run("finetune", turned, by_label[0]), "label of image cat/0.png is 0 there, 1 now")
+        scored.done("finetune", turned, *by_label)
+    else:
+        refused(scored.run("explain", turned, by_label[0]), "label of image cat/0.png is 0 there, 1 now")
+    if held_by == "predictions":
+        refused(scored.run("explain", turned, by_label[0]), "held something else then")
+    scored.done("explain", turned, *by_label)
+    new = values_of(scored)
+    assert all((new[key] != old[key]).any() for key in old if "explanations/lime" in key[0])
 
 
 def test_a_replaced_training_photograph_is_named(photographs: Project) -> None:

@@ -143,6 +143,20 @@ def test_figures_of_other_explainers_do_not_stay_beside_those_of_these(quartet_c
     assert "fig06.png" in moved  # of SmoothGrad alone
 
 
+def test_tables_of_other_explainers_do_not_stay_beside_those_of_these(quartet_copy: Project) -> None:
+    quartet_copy.done("plot")
+    folder = quartet_copy.outputs / "shapes/tables/quartet"
+    before = {path.name for path in folder.iterdir()}
+    quartet_copy.done("plot", "explainers=[lime]", "figure=table2")
+    assert {path.name for path in folder.iterdir()} == before
+    outcome = quartet_copy.done("plot", "explainers=[lime]")
+    now, moved = ({path.name for path in each.iterdir()} for each in (folder, folder / "earlier"))
+    assert (now | moved) - {"earlier"} == before
+    assert {"sigma.csv", "sigma.md", "sigma.tex"} <= moved  # of SmoothGrad alone
+    assert "sigma" in outcome.err
+    assert "table2.csv" in now
+
+
 def test_every_argument_of_every_figure_has_a_fingerprint(quartet_copy: Project) -> None:
     quartet_copy.done("plot")
     log = (quartet_copy.outputs / "shapes/status/plot/quartet.json").read_text()

@@ -20,6 +20,7 @@ from xconsensus.datasets.cropped import CroppedImages
 from xconsensus.datasets.imagefolder import ImageFolder
 from xconsensus.datasets.images import (
     RESAMPLING,
+    ImageFiles,
     as_its_image,
     center_crop,
     looks_inverted,
@@ -29,6 +30,7 @@ from xconsensus.datasets.images import (
     resize_and_crop,
     short_edge,
 )
+from xconsensus.datasets.records import Record
 from xconsensus.errors import InputError
 
 MODES = {
@@ -376,6 +378,28 @@ def test_values_that_are_no_numbers_are_refused(tmp_path: Path, value: float) ->
     shares[3, 4] = value
     with pytest.raises(InputError, match=r"x\.tiff.*no numbers"):
         read_rgb(tiff("<f4", 1.0)(tmp_path, shares))
+
+
+@pytest.mark.parametrize("whites", [(255.0, 1.0), (1.0, 255.0), (65535.0, 255.0)])
+def test_files_of_one_data_set_that_tell_another_white_are_refused(tmp_path: Path, whites: tuple[float, float]) -> None:
+    dataset, records = ImageFiles(), []
+    for number, white in enumerate(whites):
+        path = tiff("<f4", white)(tmp_path, GREY)
+        records.append(Record(str(number), 0, str(path.rename(tmp_path / f"{number}.tiff"))))
+    black = Record("black", 0, str(tiff("<f4", 0.0)(tmp_path, GREY)))
+    assert not dataset.image(black).any()
+    dataset.image(records[0])
+    with pytest.raises(InputError, match=r"1\.tiff.*0\.tiff.*dataset\.white"):
+        dataset.image(records[1])
+    dataset.white = 65535.0 if 65535.0 in whites else 255.0
+    dataset.image(records[whites.index(dataset.white)])
+    ImageFiles().image(records[1])
+
+
+def test_floats_in_colours_are_refused_with_what_to_save_instead(tmp_path: Path) -> None:
+    path = tiff("<f4", 1.0, 3)(tmp_path, GREY)
+    with pytest.raises(InputError, match=r"x\.tiff.*floats in colours.*8 or 16 bits"):
+        read_rgb(path)
 
 
 def test_floats_of_both_signs_are_not_taken_for_0_to_1(tmp_path: Path) -> None:

@@ -139,6 +139,19 @@ def test_probabilities_are_named_and_their_logarithms_are_not() -> None:
     assert probe(network(Plain(lambda y: y.log_softmax(1))), CLASSES) is None
 
 
+def test_outputs_of_a_sigmoid_are_named_and_logits_that_happen_to_lie_in_0_to_1_are_not() -> None:
+    warning = probe(network(Plain(torch.sigmoid)), CLASSES)
+    assert warning is not None
+    assert "member a returns numbers in 0..1" in warning
+    assert "sigmoid" in warning
+    assert probe(network(Plain(torch.nn.functional.logsigmoid)), CLASSES) is None
+    small = network(Plain(lambda y: 0.5 + y / 20))
+    with torch.no_grad():
+        logits = small(images())
+    assert bool(((logits > 0) & (logits < 1)).all())
+    assert probe(small, CLASSES) is None
+
+
 def test_before_training_numbers_need_not_be_finite_yet() -> None:
     assert probe(network(Plain(lambda y: y / 0)), CLASSES, finite=False) is None
 

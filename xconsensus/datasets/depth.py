@@ -27,6 +27,7 @@ class UnknownWhiteError(ValueError):
     """What is white in a file cannot be told, or is not what the user says."""
 
 
+Told = dict[tuple[str, int], tuple[float, Path]]  # kind and bits of files -> white, and the file that told it first
 _dark: list[str] = []  # the file that was named as dark, one a process
 
 
@@ -62,8 +63,14 @@ def depth_of(image: Any, path: Path) -> Depth | None:
     return None
 
 
-def to_bytes(image: Any, path: Path, depth: Depth, white: float | None) -> Image.Image:
+def to_bytes(image: Any, path: Path, depth: Depth, white: float | None, told: Told | None = None) -> Image.Image:
     """The image file ``path`` just opened, whose `depth_of` is ``depth``, in 8 bits a channel; not yet turned upright.
+
+    Parameters
+    ----------
+    image, path, depth : the file.
+    white : what is white, None to find out.
+    told : what the values of other files of the data set have told.
 
     Raises ValueError, a line without the file's name; an UnknownWhiteError asks for ``white``.
     """
@@ -71,9 +78,11 @@ def to_bytes(image: Any, path: Path, depth: Depth, white: float | None) -> Image
     values = _samples(image, path, depth, exact=white is not None or depth.white is not None)
     colours = values[..., :-1] if mode == "RGBA" else values
     given, white = white, _white(colours, depth, white)
+    if told is not None and not (given or depth.white) and colours.any():
+        _check_alike(path, depth, white, told)
     if not (given or depth.white or _dark) and depth.kind == "u" and 0 < (brightest := colours.max()) < white / 4:
         _dark.append(str(path))
-        log.info(f"{path} is dark, {brightest} of {white:g}: if white is less, say so as dataset.white")
+        log.info(f"{path} is dark, {brightest} of {white:g}: if white is less, 16383 say, set dataset.white")
     if depth.by == "maxval" and not several and not given:  # as Pillow reads it
         values, white = np.rint(values / white * 65535), 65535
     pixels = _scaled(values, white)
@@ -87,6 +96,16 @@ def to_bytes(image: Any, path: Path, depth: Depth, white: float | None) -> Image
 
 
 # --- white ---
+
+
+def _check_alike(path: Path, depth: Depth, white: float, told: Told) -> None:
+    """UnknownWhiteError where values of another file of this kind told another white."""
+    before, other = told.setdefault((depth.kind, depth.bits), (white, path))
+    if before != white:
+        raise UnknownWhiteError(
+            f"its values tell that {white:g} is white, but those of {other} that {before:g} is: set dataset.white to"
+            " that of all, or save them alike"
+        )
 
 
 def _white(values: NDArray[Any], depth: Depth, given: float | None) -> float:

@@ -3,15 +3,15 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageChops, ImageOps, features
+from PIL import ExifTags, Image, ImageChops, ImageOps, UnidentifiedImageError, features
 
-from xconsensus.datasets.depth import UnknownWhiteError, depth_of, to_bytes
+from xconsensus.datasets.depth import Told, UnknownWhiteError, depth_of, to_bytes
 from xconsensus.datasets.records import Record
 from xconsensus.errors import CommonError, InputError
 from xconsensus.progress import say_once
@@ -39,23 +39,25 @@ _TURNS: Mapping[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     8: np.rot90,
 }
 _PHOTOMETRIC, _SOFTWARE = 262, 305  # tags of TIFF
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BLACK = 16  # the brightest channel of a palette's colour that is black, maybe after compression
 
 MOST_PIXELS = 2**26  # of a resized image: 200 MB in bytes
 
 
-def read_rgb(path: Path, white: float | None = None) -> NDArray[np.uint8]:
+def read_rgb(path: Path, white: float | None = None, told: Told | None = None) -> NDArray[np.uint8]:
     """The image in ``path`` as RGB uint8 of shape (H, W, 3), turned upright by its EXIF orientation.
 
     Palette, grey and CMYK images are converted; transparent pixels are laid on white. In files of more than 8 bits a
-    channel the value ``white`` is white; with None what the file declares, or what its values leave no doubt about.
+    channel the value ``white`` is white; with None what the file declares, or what its values leave no doubt about;
+    ``told`` is what those of other files of the data set have told.
 
     Raises InputError naming the file when it is missing, empty, truncated, too large or no image, or when it cannot be
     told what is white in it.
     """
     with _file(path) as image:
         if depth := depth_of(image, path):
-            image = to_bytes(image, path, depth, white)
+            image = to_bytes(image, path, depth, white, told)
         return np.asarray(_to_rgb(_upright(image)))
 
 
@@ -83,7 +85,11 @@ class ImageFiles:
 
     def image(self, record: Record) -> NDArray[np.uint8]:
         """RGB uint8 (H, W, 3), upright; InputError naming the file that cannot be read."""
-        return read_rgb(Path(record.path), self.white)
+        return read_rgb(Path(record.path), self.white, self._told)
+
+    @cached_property
+    def _told(self) -> Told:
+        return {}
 
 
 def upright_size(path: Path) -> tuple[int, int] | None:
@@ -363,4 +369,6 @@ def _reason(path: Path, error: Exception) -> str:
         return "no such file"
     if path.is_file() and path.stat().st_size == 0:
         return "the file is empty"
+    if isinstance(error, UnidentifiedImageError) and path.open("rb").read(4) in _TIFF:
+        return "a TIFF in a form that is not read, as floats in colours are: save it with 8 or 16 bits a channel"
     return " ".join(str(error).split()) or type(error).__name__

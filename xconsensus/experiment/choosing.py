@@ -69,6 +69,7 @@ def choose_images(experiment: Experiment) -> list[Record]:
         f"{_why(options)}"
     )
     if not experiment.config["dry_run"]:
+        experiment.inputs.contents(experiment.explain_split)  # at the first look the labels of before are read there
         rows = [(r.image_id, _below_root(experiment, r.path), r.label) for r in chosen]
         if _rule_matters(experiment, chosen, right):
             settings["rule"] = RULE

@@ -1,13 +1,17 @@
 """What an experiment is given: the images of each split, and what they hold, looked at once for all its stages."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from xconsensus.datasets import Dataset, Record
 from xconsensus.datasets.images import ImageFiles, reads_otherwise
 from xconsensus.errors import InputError
 from xconsensus.store.contents import Contents, look
+from xconsensus.store.files import read_csv, read_settings
 from xconsensus.store.folders import Store
+from xconsensus.store.tensors import read_whole
 
 
 @dataclass
@@ -46,7 +50,7 @@ class Inputs:
         seen = look(
             self.store.contents(split),
             {record.image_id: record.path for record in records},
-            {record.image_id: self._label_then(record.label) for record in records},
+            partial(self._labels_then, split),
             self._was_read_otherwise,
             again=self.again,
             keep=self.keep,
@@ -69,7 +73,30 @@ class Inputs:
         except InputError:  # nobody could read it
             return False
 
+    def _labels_then(self, split: str) -> dict[str, int]:
+        """Image id -> the label that artefacts of before were made with: as the tables of explained images hold it,
+        else predictions, else the present one as the version before numbered it.
+        """
+        labels = {record.image_id: self._label_then(record.label) for record in self.records(split)}
+        files = [*self.store.predictions(split, "_").parent.glob("*.safetensors")]
+        for path in [*sorted(files), *sorted(self.store.images("_").parent.glob("*.csv"))]:
+            with suppress(InputError, ValueError, OverflowError):  # what is damaged tells nothing
+                held = _labels_in(path, split)
+                labels |= {image_id: label for image_id, label in held.items() if image_id in labels}
+        return labels
+
     def _label_then(self, label: int) -> int:
         """The label that the version before gave an image: it had class folders called by numbers in another order."""
         before = getattr(self.dataset, "classes_before", None)
         return before.index(self.dataset.classes[label]) if before and label >= 0 else label
+
+
+def _labels_in(path: Path, split: str) -> dict[str, int]:
+    """Image id -> label by predictions, or by a table of explained images, if it is of ``split``."""
+    if path.suffix == ".safetensors":
+        tensors, header = read_whole(path, "labels")
+        return dict(zip(header.get("ids", []), tensors["labels"].tolist(), strict=False))
+    if read_settings(path).get("split") != split:
+        return {}
+    table = read_csv(path, ["image_id", "label"])
+    return {str(image_id): int(label) for image_id, label in zip(table["image_id"], table["label"], strict=True)}

@@ -182,7 +182,14 @@ def _contents_of_masks(experiment: Experiment, records: Sequence[Record]) -> str
         return None
     state = xxh3_64()
     for record in records:
-        state.update(np.packbits(experiment.images.mask(record)).tobytes())
+        try:
+            state.update(np.packbits(experiment.images.mask(record)).tobytes())
+        except InputError as error:
+            table = experiment.store.images(experiment.committee)
+            raise InputError(
+                f"{error}; it was there when images were chosen: put it back, or remove {table} and run xconsensus"
+                " explain with on_bad_image=skip"
+            ) from error
         if (void := experiment.images.void(record)) is not None:
             state.update(np.packbits(void).tobytes())
         for category, mask in experiment.images.objects(record):

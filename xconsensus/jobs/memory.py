@@ -13,6 +13,7 @@ from xconsensus.progress import log
 
 Result = TypeVar("Result")
 
+_FEW = 2  # images that every member takes, by its probe
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _STATM = Path("/proc/self/statm")  # sizes in pages: of the process, resident, ...
 _libc = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
@@ -26,13 +27,22 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 def within_memory(compute: Callable[[int], Result], size: int, member: str, key: str) -> tuple[Result, int]:
     """``compute(size)`` and that size, halved, with a note, until the memory suffices; ``key`` is its config key.
 
-    Raises InputError naming the member when it does not suffice for one image.
+    Raises InputError naming the member when it does not suffice for one image, or when it fails on such batches for
+    another reason, and not on two images.
     """
     while True:
         try:
             return compute(size), size
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
+        except InputError:
+            raise
+        except Exception as error:  # of the member's own code, or a defect
+            if not (isinstance(error, RuntimeError) and is_out_of_memory(error)):
+                if size > _FEW and _works(compute, _FEW):
+                    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+                    raise InputError(
+                        f"member {member} fails on batches of up to {size} images, not on {_FEW}: {reason}; set"
+                        f" {key}={_FEW}, or mend its forward, which must take any number of images"
+                    ) from error
                 raise
             if size == 1:
                 raise InputError(f"member {member}: out of memory at one image") from error
@@ -40,6 +50,14 @@ def within_memory(compute: Callable[[int], Result], size: int, member: str, key:
             torch.cuda.empty_cache()
         size //= 2
         log.info(f"{member}: out of memory, going on with {key}={size}")
+
+
+def _works(compute: Callable[[int], object], size: int) -> bool:
+    try:
+        compute(size)
+    except Exception:
+        return False
+    return True
 
 
 def keep_freed_memory() -> None:

@@ -13,7 +13,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from xconsensus.errors import InputError
 from xconsensus.members.network import Network, logits_of
 
-VERSION = 1  # of the rules below: a member that kept to those of another version is probed again
+VERSION = 2  # of the rules below: a member that kept to those of another version is probed again
 _TOLERANCE = 1e-4  # of the largest logit, in float32
 
 
@@ -34,6 +34,9 @@ def probe(network: Network, classes: int, gradients: bool = False, finite: bool 
         together, eps = _with_precision(network, inputs, classes)
         alone = torch.cat([_logits(network, inputs[i : i + 1], classes) for i in range(len(inputs))])
         again = _logits(network, inputs, classes)
+        bounded = _all_in_0_to_1(together) and all(
+            _all_in_0_to_1(_logits(network, factor * inputs, classes)) for factor in (-1000, 1000)
+        )
         if gradients:
             _check_gradients(network, inputs)
     if not together.isfinite().all():
@@ -54,12 +57,19 @@ def probe(network: Network, classes: int, gradients: bool = False, finite: bool 
             f"warning: member {name} gives {together.shape[1]} logits, and the data set's one class is taken for the"
             " first of them: dataset.classes names all"
         )
-    if classes > 1 and (together >= 0).all() and ((together.sum(1) - 1).abs() <= 1e-3).all():
+    if classes > 1 and bounded:
+        sums_to_1 = bool(((together.sum(1) - 1).abs() <= 1e-3).all())
+        what = "returns probabilities" if sums_to_1 else "returns numbers in 0..1 for any image, as a sigmoid does"
         return (
-            f"warning: member {name} returns probabilities, not logits: LIME and SmoothGrad explain the softmax of"
-            " them, which is far flatter; return what stands before its softmax, or the logarithm of its outputs"
+            f"warning: member {name} {what}, not logits: LIME and SmoothGrad explain the softmax of them, which is far"
+            f" flatter; return what stands before its {'softmax' if sums_to_1 else 'sigmoid'}, or the logarithm of its"
+            " outputs"
         )
     return None
+
+
+def _all_in_0_to_1(outputs: Tensor) -> bool:
+    return bool(((outputs >= 0) & (outputs <= 1)).all())
 
 
 def noise(size: int) -> Tensor:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 import numpy as np
@@ -147,10 +148,19 @@ def train_member(
                 _save(checkpoint, reached, settings, notes)
                 worklog.add(1)
                 count.add()
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
+        except InputError:
+            raise
+        except Exception as error:
+            if isinstance(error, RuntimeError) and is_out_of_memory(error):
+                reason = f"out of memory in training: lower finetune.batch_size={recipe.batch_size}"
+            elif any(frame.f_code is Network.forward.__code__ for frame, _ in walk_tb(error.__traceback__)):
+                reason = (
+                    f"fails in training on some of the batches of finetune.batch_size={recipe.batch_size}, the last of"
+                    f" which may be smaller: {type(error).__name__}: {' '.join(str(error).split())[:300]}; lower that,"
+                    " or mend its forward, which must take any number of images"
+                )
+            else:
                 raise
-            reason = f"out of memory in training: lower finetune.batch_size={recipe.batch_size}"
             raise InputError(f"member {member.name}: {reason}") from error
     write_tensors(path, _own(network.model.state_dict()), settings, history=state.history, training=notes)
     remove(checkpoint)

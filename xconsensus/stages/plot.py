@@ -30,8 +30,8 @@ from xconsensus.jobs.beside import in_processes
 from xconsensus.members.catalogue import COMMITTEES
 from xconsensus.progress import log
 from xconsensus.scores.accuracy import ENSEMBLES
-from xconsensus.store.drawn import drawn_in
-from xconsensus.store.files import read_csv, write_csv, write_text
+from xconsensus.store.drawn import Drawn, drawn_in
+from xconsensus.store.files import as_csv, read_csv
 from xconsensus.store.folders import Store
 
 
@@ -109,7 +109,7 @@ def make(found: Results, wanted: Sequence[str], store: Store, *, by_name: bool) 
     ``by_name`` cannot be made.
     """
     left_out: defaultdict[str, list[str]] = defaultdict(list)
-    made: list[Path] = []
+    written: dict[str, dict[str, bytes]] = {}
     shown: list[Shown] = []
     for name in wanted:
         entry = FIGURES.get(name) or TABLES[name]
@@ -117,14 +117,19 @@ def make(found: Results, wanted: Sequence[str], store: Store, *, by_name: bool) 
             left_out[reason].append(name)
             continue
         for suffix, arguments in entry.arguments(found).items():
-            path = store.tables(found.committee) / f"{name}{suffix}.csv"
             if name in TABLES:
-                made += _write_table(path, entry.draw(*arguments))
+                written[f"{name}{suffix}"] = _table(entry.draw(*arguments))
                 continue
             if (table := numbers_behind(name, arguments)) is not None:
-                write_csv(path, table)
+                written[f"{name}{suffix}"] = {".csv": as_csv(table)}
             shown.append(Shown(f"{name}{suffix}", name, arguments, fingerprint(name, arguments)))
-    made = [*_draw(shown, found, store, whole=not by_name), *made]
+    made = _draw(shown, found, store, whole=not by_name)
+    folder = store.tables(found.committee)
+    with drawn_in(folder, store.worklog("tables", found.committee)) as tabulated:
+        for stem, files in written.items():
+            tabulated.write(stem, "", files)
+        _note(tabulated, [*written], found, whole=not by_name)
+    made += [folder / f"{stem}.csv" for stem, files in written.items() if len(files) > 1]
     for reason, names in left_out.items():
         log.info(f"left out: {', '.join(names)}, {reason}")
     if by_name and not made:
@@ -151,16 +156,21 @@ def _draw(figures: Sequence[Shown], found: Results, store: Store, *, whole: bool
         files = in_processes(printed, [(each.name, each.arguments) for each in missing], torch.get_num_threads())
         for each, content in zip(missing, files, strict=True):
             drawn.write(each.stem, each.shows, content)
-        if whole and (earlier := drawn.set_aside([each.stem for each in figures], list(found.scores))):
-            log.info(f"moved to {folder / 'earlier'}, drawn of other explainers: {', '.join(earlier)}")
+        _note(drawn, [each.stem for each in figures], found, whole=whole)
     return [folder / f"{each.stem}.png" for each in figures]
 
 
-def _write_table(path: Path, table: pd.DataFrame) -> list[Path]:
-    write_csv(path, table)
-    write_text(path.with_suffix(".md"), rendering.to_markdown(table))
-    write_text(path.with_suffix(".tex"), rendering.to_latex(table))
-    return [path]
+def _note(drawn: Drawn, stems: Sequence[str], found: Results, *, whole: bool) -> None:
+    """Note whose figures or tables ``stems`` are; of the ``whole``, set aside those of other explainers."""
+    drawn.of(stems, list(found.scores))
+    if whole and (earlier := drawn.set_aside(list(found.scores))):
+        log.info(f"moved to {drawn.folder / 'earlier'}, made of other explainers: {', '.join(earlier)}")
+
+
+def _table(table: pd.DataFrame) -> dict[str, bytes]:
+    """The files of a table by their suffix."""
+    texts = {".md": rendering.to_markdown(table), ".tex": rendering.to_latex(table)}
+    return {".csv": as_csv(table), **{suffix: text.encode() for suffix, text in texts.items()}}
 
 
 def _print(found: Results) -> None:

@@ -81,7 +81,7 @@ class Seen(NamedTuple):
 def look(
     table: Path,
     files: Mapping[str, str],
-    labels_then: Mapping[str, int],
+    labels_then: Callable[[], Mapping[str, int]],
     was_read_otherwise: Callable[[str], bool],
     *,
     again: bool = False,
@@ -94,7 +94,7 @@ def look(
     ----------
     table : the file that remembers it, made at the first look.
     files : image id -> path, without a file empty or anything else.
-    labels_then : image id -> the label that an earlier version gave it.
+    labels_then : gives image id -> the label that an earlier version gave it; asked for images not known yet.
     was_read_otherwise : whether an earlier version read other pixels from a file.
     again : whether to read files, too, that look as they did.
     keep : whether to write ``table``.
@@ -109,7 +109,7 @@ def look(
             part = unread[start : start + _AT_ONCE]
             read |= zip(part, at_once(_digest, part), strict=True)
             count.add(len(part))
-    found = {}
+    found, labels = {}, {} if files.keys() <= known.keys() else labels_then()
     for image_id, path in files.items():
         digest = read.get(path, _NO_FILE)
         if before := known.get(image_id):
@@ -117,7 +117,7 @@ def look(
             continue
         otherwise = digest != _NO_FILE and was_read_otherwise(path)
         then = _digest_of(f"{digest} read otherwise") if otherwise else digest
-        found[image_id] = Seen(*times[path], digest, then, labels_then[image_id])
+        found[image_id] = Seen(*times[path], digest, then, labels[image_id])
     if keep and known | found != known:
         with suppress(CommonError):  # results can be read where nothing can be written
             _write(table, known | found)

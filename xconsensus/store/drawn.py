@@ -1,4 +1,6 @@
-"""Which figures lie in a folder and what they show, so that none is drawn again while that has not changed."""
+"""Which figures or tables lie in a folder and what they show: no figure is drawn again while that has not changed, and
+what is of other explainers does not stay beside what is of these.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,10 +32,13 @@ class Drawn:
         checksums = {suffix: xxh3_64_hexdigest(content) for suffix, content in files.items()}
         self.figures[stem] = {"shows": shows, "files": checksums}
 
-    def set_aside(self, stems: Sequence[str], explainers: Sequence[str]) -> list[str]:
-        """Move figures of other ``explainers`` than those of which ``stems`` are into the folder ``earlier``; which."""
+    def of(self, stems: Sequence[str], explainers: Sequence[str]) -> None:
+        """Note that figures are of these ``explainers``."""
         for stem in stems:
             self.figures[stem] = {**self.figures[stem], "explainers": list(explainers)}
+
+    def set_aside(self, explainers: Sequence[str]) -> list[str]:
+        """Move figures of other ``explainers`` than these into the folder ``earlier``; which."""
         others = [
             stem
             for stem, made in self.figures.items()

@@ -72,9 +72,14 @@ def alive(host: str, pid: int) -> bool:
     return True
 
 
+def as_csv(table: pd.DataFrame) -> bytes:
+    """A table as a CSV file, without its index."""
+    return table.to_csv(index=False).encode()
+
+
 def write_csv(path: Path, table: pd.DataFrame, settings: Settings | None = None) -> None:
     """A CSV file of ``table``; with ``settings``, they stand beside it as <name>.json with a checksum of both."""
-    text = table.to_csv(index=False).encode()
+    text = as_csv(table)
     if settings is not None:
         content = {"settings": settings, "versions": versions()}
         write_json(path.with_suffix(".json"), {**content, "checksum": _checksum(content, text)})
