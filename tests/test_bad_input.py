@@ -355,13 +355,8 @@ def test_a_member_whose_code_raises_does_not_stop_the_others(photographs: Projec
 
 
 def test_a_member_whose_code_raises_in_the_middle_does_not_stop_the_others(photographs: Project) -> None:
-    (photographs.folder / "models/worn.py").write_text(
-        "from grids import Grid\nclass Worn(Grid):\n    calls = 0\n    def forward(self, inputs):\n"
-        "        self.calls += 1\n        if len(inputs) and self.calls > 8:\n            raise RuntimeError('worn out')\n"
-        "        return super().forward(inputs)\n"
-    )
     with pytest.raises(RuntimeError, match="worn out"):  # for who wrote the code
-        photographs.run("explain", "+committee.members.second.model=worn.py:Worn", "explain.batch_size=4")
+        photographs.run("explain", "+committee.members.second.model=grids.py:Worn", "explain.batch_size=4")
     explained = photographs.outputs / "pets/explanations/lime"
     assert {path.name for path in explained.iterdir()} == {"first", "third", "fourth"}
 
