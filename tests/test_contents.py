@@ -185,6 +185,18 @@ def test_explanations_of_before_are_of_the_labels_that_results_of_before_hold(sc
     assert all((new[key] != old[key]).any() for key in old if "explanations/lime" in key[0])
 
 
+def test_images_that_stand_in_a_split_twice_are_named(photographs: Project) -> None:
+    assert "hold the same bytes" not in photographs.done("finetune", "committee.only=[first]").err
+    folder = photographs.folder / "images"
+    (folder / "dog/4.png").symlink_to(folder / "cat/1.png")
+    (folder / "cat/4.png").hardlink_to(folder / "cat/0.png")
+    outcome = photographs.done("finetune", "committee.only=[second]", "dataset.masks=null")
+    line = (
+        "2 of 8 images of split test hold the same bytes as others, as cat/0.png and cat/4.png, 1 under another label"
+    )
+    assert f"{line}, as cat/1.png and dog/4.png" in outcome.err
+
+
 def test_a_replaced_training_photograph_is_named(photographs: Project) -> None:
     training = ("committee.finetune=true", "+dataset.splits.train=.", "finetune.epochs=1", "explain.only_correct=all")
     photographs.done("finetune", *training)

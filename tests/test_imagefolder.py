@@ -587,3 +587,20 @@ def test_files_that_are_not_read_beside_class_folders_are_counted(root: Path, sa
     assert len(folder(root).records("test")) == 4
     for words in ("2 .heic", "1 in no class folder", "1 without a suffix"):
         assert words in said.text
+
+
+def test_a_mask_that_may_be_of_two_images_is_refused(root: Path, tmp_path: Path) -> None:
+    paint(root / "cat/9.jpg", GREY)
+    paint(tmp_path / "masks/cat/9.png", OBJECT)
+    jpg, png = folder(root, masks=str(tmp_path / "masks")).records("test")[1:3]
+    dataset = folder(root, masks=str(tmp_path / "masks"))
+    np.testing.assert_array_equal(dataset.mask(png), OBJECT > 0)
+    with pytest.raises(InputError, match=r"cat/9\.png: of which image is it the mask, 9\.jpg or 9\.png\?.*9\.jpg\.png"):
+        dataset.mask_file(jpg)
+    paint(tmp_path / "masks/cat/9.jpg.png", OBJECT)
+    assert folder(root, masks=str(tmp_path / "masks")).mask_file(jpg).name == "9.jpg.png"
+
+
+def test_a_class_that_is_named_twice_is_refused(root: Path) -> None:
+    with pytest.raises(InputError, match=r"dataset\.classes: names cat twice"):
+        folder(root, classes=["cat", "dog", "cat"])

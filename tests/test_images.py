@@ -513,8 +513,16 @@ def test_a_mask_of_floats_from_0_to_1_is_scaled(tmp_path: Path) -> None:
 
 def test_a_palette_whose_transparency_says_otherwise_is_refused(tmp_path: Path) -> None:
     with_transparency(OBJECT // 255, 1).save(tmp_path / "x.png")
-    with pytest.raises(InputError, match=r"x\.png.*palette.*grey levels"):
+    with pytest.raises(InputError, match=r"x\.png.*transparency.*grey levels"):
         read_mask(tmp_path / "x.png")
+
+
+def test_grey_levels_whose_transparency_says_otherwise_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(OBJECT).save(tmp_path / "x.png", transparency=255)
+    with pytest.raises(InputError, match=r"x\.png.*transparency.*grey levels"):
+        read_mask(tmp_path / "x.png")
+    Image.fromarray(OBJECT).save(tmp_path / "y.png", transparency=0)
+    np.testing.assert_array_equal(read_mask(tmp_path / "y.png"), OBJECT)
 
 
 def test_void_in_a_mask_of_colours_is_refused(tmp_path: Path) -> None:

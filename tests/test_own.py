@@ -204,3 +204,16 @@ def test_white_reaches_every_file_of_a_data_set_and_no_loader_without_files(tmp_
 def test_a_root_that_is_not_utf_8_is_shown() -> None:
     with pytest.raises(InputError, match=r"caf\\xe9.*UTF-8"):
         load({"loader": "imagefolder", "root": "caf\udce9", "splits": {"test": "."}})
+
+
+@pytest.mark.parametrize("label", ["cat", "1", 1.5, float("nan"), None, float("inf")])
+def test_a_label_that_is_no_place_in_the_classes_is_named(label: object) -> None:
+    with pytest.raises(InputError, match=r"own\.py:Own.*label of 'x' is .*place of its class"):
+        own(records=lambda _: [Record("x", label)]).records("test")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("label", [np.int64(1), 1.0, torch.tensor(1), np.float32(1)])
+def test_labels_of_other_kinds_of_whole_numbers_become_int(label: object) -> None:
+    (record,) = own(records=lambda _: [Record("x", label)]).records("test")  # type: ignore[arg-type]
+    assert type(record.label) is int
+    assert record == Record("x", 1)

@@ -134,8 +134,8 @@ def read_mask(path: Path, void: int | None = None) -> NDArray[np.number]:
         levels = len(np.unique(alpha))
         if levels == 1 or (levels == 2 and np.array_equal(alpha > 0, values > 0)):
             return values
-        if image.mode == "P":
-            raise ValueError("its palette indices and its transparency show different objects: save it in grey levels")
+        if "transparency" in image.info:  # of one value or palette index
+            raise ValueError("its values and the transparency of one show different objects: save it in grey levels")
         return alpha
 
 
@@ -370,5 +370,5 @@ def _reason(path: Path, error: Exception) -> str:
     if path.is_file() and path.stat().st_size == 0:
         return "the file is empty"
     if isinstance(error, UnidentifiedImageError) and path.open("rb").read(4) in _TIFF:
-        return "a TIFF in a form that is not read, as floats in colours are: save it with 8 or 16 bits a channel"
+        return "a TIFF of a form that is not read, as floats in colours or 64 bits: save it with 8 or 16 bits a channel"
     return " ".join(str(error).split()) or type(error).__name__

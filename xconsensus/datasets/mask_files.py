@@ -5,8 +5,8 @@
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable
-from functools import cached_property
+from collections.abc import Iterable, Mapping
+from functools import cache, cached_property
 from pathlib import Path
 from unicodedata import normalize
 
@@ -55,6 +55,7 @@ class MaskFolder:
     def __init__(self, root: Path, photographs: Path) -> None:
         self.root, self.photographs = root, photographs
         self._folders: dict[Path, tuple[dict[str, list[str]], dict[str, list[str]]]] = {}
+        self._stems = cache(_stems)
 
     @cached_property
     def is_beside(self) -> bool:
@@ -70,8 +71,9 @@ class MaskFolder:
         same = named.get(_stem(relative.name), [])
         whole = normalize("NFC", relative.name)  # 0.jpg of 0.jpg.png
         for names in (
-            sorted(same, key=lambda name: (name != relative.name, name)),
+            [relative.name] * (relative.name in same),
             named.get(whole, []),
+            same,
             worded.get(_stem(relative.name), []) + worded.get(whole, []),
             [] if self.is_beside else self._alone(folder, photograph),
         ):
@@ -84,6 +86,12 @@ class MaskFolder:
         if len(paths) > 1 and names[0] not in same:
             several = ", ".join(path.name for path in paths)
             raise InputError(f"{folder}: several masks for image {photograph}: {several}; join them in one")
+        alike = [] if self.is_beside else self._stems(photograph.parent)[_stem(relative.name)]
+        if len(alike) > 1 and paths[0].name != relative.name and not normalize("NFC", paths[0].name).startswith(whole):
+            raise InputError(
+                f"{paths[0]}: of which image is it the mask, {' or '.join(alike)}? Give them names that differ in more"
+                f" than the suffix, or call it {relative.name}.png"
+            )
         return paths[0]
 
     def _subfolder(self, folder: Path, name: str) -> Path:
@@ -109,9 +117,9 @@ class MaskFolder:
 
     def _alone(self, folder: Path, photograph: Path) -> list[str]:
         """The masks in a folder called mask.png or the like, where the photograph is the only one in its own."""
-        beside = [name for name in os.listdir(photograph.parent) if Path(name).suffix.lower() in SUFFIXES]
+        beside = sum(map(len, self._stems(photograph.parent).values()))
         found = [name for names in self._files(folder)[0].values() for name in names if is_called_mask(name)]
-        return found if found and len(beside) == 1 else []
+        return found if beside == 1 else []
 
     def _what_lies_in(self, folder: Path) -> str:
         if self.is_beside:
@@ -120,6 +128,15 @@ class MaskFolder:
             folder = folder.parent
         names = sorted(os.listdir(folder))
         return f"{folder} holds {', '.join(names[:4]) or 'nothing'}{' ...' if len(names) > 4 else ''}"
+
+
+def _stems(folder: Path) -> Mapping[str, list[str]]:
+    """The image files in a folder by their names without suffix."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for name in sorted(os.listdir(folder)):
+        if Path(name).suffix.lower() in SUFFIXES:
+            found[_stem(name)].append(name)
+    return found
 
 
 def _without_word(stem: str) -> str:

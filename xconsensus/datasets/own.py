@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,23 @@ class OwnDataset:
                     f"{self._name}: image_id {image_id!r} stands twice in split {split}{paths and f' ({paths})'}: ids"
                     " must be unique, as paths below dataset.root are"
                 )
-            seen[image_id] = record
+            seen[image_id] = self._labelled(record)
         return list(seen.values())
+
+    def _labelled(self, record: Record) -> Record:
+        """The record, whose label is a whole number, as an int where it is one of NumPy's or a float."""
+        given: Any = record.label
+        try:
+            label = int(given)
+            is_whole = not isinstance(given, str) and label == given
+        except (TypeError, ValueError, OverflowError):
+            is_whole = False
+        if not is_whole:
+            raise InputError(
+                f"{self._name}: the label of {record.image_id!r} is {given!r}: give the place of its class in classes,"
+                " from 0, or -1 where it is unknown"
+            )
+        return record if type(given) is int or not isinstance(record, Record) else replace(record, label=label)
 
     def image(self, record: Record) -> NDArray[np.uint8]:
         value = self._given("image", record)

@@ -8,6 +8,7 @@ from pathlib import Path
 from xconsensus.datasets import Dataset, Record
 from xconsensus.datasets.images import ImageFiles, reads_otherwise
 from xconsensus.errors import InputError
+from xconsensus.progress import say_once
 from xconsensus.store.contents import Contents, look
 from xconsensus.store.files import read_csv, read_settings
 from xconsensus.store.folders import Store
@@ -63,6 +64,19 @@ class Inputs:
         labels_then = {each: image.label_then for each, image in seen.items()}
         self._contents[split, False] = plain
         self._contents[split, True] = plain.with_labels(self.labels(split), labels_then)
+        self._say_twins(split, plain)
+
+    def _say_twins(self, split: str, contents: Contents) -> None:
+        """A line about images that stand in a split twice, as links or copies, maybe under two labels."""
+        if not (twins := contents.twins()):
+            return
+        labels = self.labels(split)
+        torn = [(one, other) for one, other in twins if labels[one] != labels[other]]
+        under = f", {len(torn)} under another label, as {' and '.join(torn[0])}" if torn else ""
+        say_once(
+            f"warning: {len(twins)} of {len(labels)} images of split {split} hold the same bytes as others, as"
+            f" {' and '.join(twins[0])}{under}: each counts, so remove those that should not"
+        )
 
     def _was_read_otherwise(self, path: str) -> bool:
         """Whether the version before read other pixels from an image file; own code's reading is its own."""

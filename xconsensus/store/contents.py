@@ -48,6 +48,12 @@ class Contents:
         digests = [note[start : start + _DIGITS] for start in range(0, len(note), _DIGITS)]
         return [each for each, digest in zip(ids, digests, strict=False) if self.now.get(each, digest) != digest]
 
+    def twins(self) -> list[tuple[str, str]]:
+        """The images that hold the same bytes as one before, each with that one."""
+        first: dict[str, str] = {}
+        pairs = [(first.setdefault(digest, each), each) for each, digest in self.now.items() if digest != _NO_FILE]
+        return [(before, each) for before, each in pairs if before != each]
+
     def with_labels(self, now: Mapping[str, int], then: Mapping[str, int]) -> "Contents":
         """The same where an image's label counts as part of what it holds."""
         return Contents(_labelled(self.now, now), _labelled(self.then, then))
