@@ -74,6 +74,8 @@ class ImageFolder(ImageFiles):
             classes = imagenet_wnids()
         elif isinstance(classes, list):
             classes = [_folder_name(name) for name in classes]
+            if twice := [name for name, count in Counter(classes).items() if count > 1]:
+                raise InputError(f"dataset.classes: {twice[0]} is there twice")
         self._given = classes is not None
         first = next(iter(self.splits.values()))
         self.classes_before = tuple(classes or subfolders(first, self._apart))
