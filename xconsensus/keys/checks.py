@@ -23,7 +23,6 @@ _WORDS = {
     dict: "keys with values",
     Any: "anything",
 }
-_NUMBER_OR_WORD = re.compile(r"[-+]?[\d_.]+(e[-+]?\d+)?|[-+]?(inf|nan)|true|false", re.IGNORECASE)
 
 
 # --- keys ---
@@ -89,6 +88,8 @@ def taken(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     found = dict(values)
     for prefix, kind in sections(values).items():
+        if prefix and prefix[:-1] not in values:
+            continue
         group = found if not prefix else dict(found[prefix[:-1]])
         for name, (hint, field) in keys_of(kind).items():
             if name in group and f"{name}." not in sections(values):
@@ -195,8 +196,3 @@ def takes_words(key: str) -> bool:
             options = alternatives(known[name][0])
             return any(option in (str, Folder) for option in options) and not {bool, int, float}.intersection(options)
     return False
-
-
-def is_number_or_word(value: str) -> bool:
-    """Whether Hydra reads a value of the command line as a number, or as true or false."""
-    return bool(_NUMBER_OR_WORD.fullmatch(value))

@@ -10,7 +10,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import OmegaConfBaseException
 
 from xconsensus.errors import InputError, nearest
-from xconsensus.keys.checks import is_number_or_word, takes_words
+from xconsensus.keys.checks import takes_words
 from xconsensus.keys.schema import GROUPS
 
 # options that were taken out, and what does what they were for
@@ -19,19 +19,22 @@ REMOVED = {
     "committee/resnet16": "run experiment=imagenet figure=fig07: the 16 ResNets by their own vote and by all 81's",
     "committee/resnet16_full": "run experiment=imagenet figure=fig07: the 16 ResNets by their own vote and by all 81's",
 }
+# a word that is neither quoted nor a list, a sweep, an interpolation or Hydra's null
+_PLAIN = re.compile(r"""(?!null$|'|")[^"\\[\]{}(),$\\]+""")
 
 
 def for_hydra(word: str) -> str:
     """A word of the command line as Hydra takes it.
 
     Keys are added where they are not: `checks.check_keys` knows which there may be. One of an explainer among several
-    has its place below of_explainer, and what reads like a number is a word where a key takes words.
+    has its place below of_explainer, and what reads like a number, or has an equals sign, is a word where a key takes
+    words.
     """
     key, equals, value = word.partition("=")
     if not equals or not re.match(r"[A-Za-z_]", key) or key in GROUPS or re.search(r"[/@]|^hydra\.", key):
         return word
     key = re.sub(r"^explainers\.(?=[^.]+\.)", "of_explainer.", key)
-    return f'++{key}="{value}"' if takes_words(key) and is_number_or_word(value) else f"++{key}={value}"
+    return f'++{key}="{value}"' if _PLAIN.fullmatch(value) and takes_words(key) else f"++{key}={value}"
 
 
 def as_given(word: str) -> str:
@@ -59,7 +62,7 @@ def _is_fault(error: Exception) -> bool:
 
 
 def _explained(error: Exception, folder: Path | None) -> str:
-    text = str(error)
+    text = str(error) or str(error.__cause__ or "")
     if (mark := getattr(error, "problem_mark", None)) is not None:
         problem = f"{getattr(error, 'problem', '')}".replace("found character '\\t' that", "a tab")
         return f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}: {problem}"
@@ -73,6 +76,8 @@ def _explained(error: Exception, folder: Path | None) -> str:
         return f"{text}: give the option's name, as in explainer=lime"
     if match := re.search(r"Could not (?:override|delete from config\.)[^']*'([^'@]+)", text):
         return f"{as_given(match[1])}: no such key; see --help for all"
+    if match := re.search(r"Incompatible key type '.*'\n\s*full_key: (.*)", text):
+        return f"{match[1]}: YAML reads a name there as null or a date: put it in quotes"
     lines = [line.strip() for line in text.splitlines() if line.strip() and "object_type" not in line]
     return "; ".join(lines[:2]) or type(error).__name__
 
