@@ -63,7 +63,7 @@ def test_every_default_is_of_its_kind() -> None:
 @pytest.mark.parametrize("group", KINDS)
 def test_the_package_s_own_files_have_no_other_keys(group: str) -> None:
     for path in (CONF / group).glob("*.yaml"):
-        found = OmegaConf.load(path)
+        found: Any = OmegaConf.load(path)
         kind = KINDS[group][found[schema.OWN[group]]]
         assert {*found} <= {*keys_of(kind)}, path
 
@@ -157,7 +157,7 @@ def test_a_key_or_value_that_cannot_be_is_said_in_one_line(words: str, said: str
     assert "\n" not in str(refused.value)
 
 
-def test_names_that_yaml_reads_as_numbers_and_truths_are_names(caplog: pytest.LogCaptureFixture) -> None:
+def test_names_that_yaml_reads_as_numbers_and_truths_are_names() -> None:
     group = {"name": "mine", "members": {50: {}, 1.5: None, True: {}, "two": {}}}
     found = taken({"committee": group})["committee"]["members"]
     assert list(found) == ["50", "1.5", "true", "two"]
@@ -227,7 +227,7 @@ def test_a_file_that_would_stand_for_a_stage_is_refused(tmp_path: Path) -> None:
     assert (outcome.code, "experiment=run" in outcome.errors[0]) == (2, True)
 
 
-@pytest.mark.parametrize("value", ["photos(1)", "a,b", "{a}", "[new", "'photos", 'a"b', "a\\"])
+@pytest.mark.parametrize("value", ["photos(1)", "a,b", "{a}", "[new", "'photos", 'a"b'])
 def test_how_to_quote_is_said_as_it_can_be_typed(value: str) -> None:
     outcome = xconsensus("explain", "dataset=imagefolder", f"dataset.root={value}")
     assert outcome.code == 2
