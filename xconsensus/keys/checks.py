@@ -47,7 +47,7 @@ def check_keys(raw: Mapping[str, Any]) -> None:
         for name, (_, field) in known.items():
             if field.metadata.get("default") == REQUIRED and name not in group:
                 raise InputError(
-                    f"{prefix}{name} is not set: add `{name}:` to the {prefix}yaml, or give {prefix}{name}=..."
+                    f"{prefix}{name} is not set: add `{name}:` to the {prefix[:-1]}'s YAML, or give {prefix}{name}=..."
                 )
 
 
