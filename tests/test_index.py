@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 
 from xconsensus.figures.index import FIGURES, TABLES
+from xconsensus.keys.schema import defaults
 
 ROOT = Path(__file__).parents[1]
 ENTRIES = {**FIGURES, **TABLES}
@@ -33,8 +33,8 @@ def test_names_are_the_entries_own() -> None:
 
 
 def test_plot_makes_all_of_them_by_default() -> None:
-    plot = OmegaConf.load(ROOT / "conf/base.yaml").plot
-    assert (list(plot.figures), list(plot.tables)) == (list(FIGURES), list(TABLES))
+    plot = defaults()["plot"]
+    assert (plot["figures"], plot["tables"]) == (list(FIGURES), list(TABLES))
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import Project
-from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -17,6 +16,7 @@ from xconsensus.arithmetic.int8 import Int8
 from xconsensus.arithmetic.onednn import multiplies_bytes
 from xconsensus.arithmetic.precision import by_rule, products_a_conversion
 from xconsensus.experiment.removed import REMOVED
+from xconsensus.keys.schema import defaults
 from xconsensus.members.member import members_of
 from xconsensus.members.network import Network
 from xconsensus.members.weights import build
@@ -349,8 +349,7 @@ def test_an_unknown_precision_is_refused(photographs: Project) -> None:
 
 
 def test_base_has_every_removed_key_as_null_or_the_command_line_would_not_know_it() -> None:
-    base = OmegaConf.load(Path(__file__).parents[1] / "conf/base.yaml")
-    assert isinstance(base, DictConfig)
+    base = defaults()
     for key in REMOVED:
         group, name = key.split(".")
         assert name in base[group]

@@ -3,7 +3,9 @@
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 
 STAGES = {
     "finetune": "train the members of a committee and write their predictions",
@@ -72,15 +74,18 @@ def _run(stage: str) -> None:
     """Compose the stage's config with Hydra and run it; bad input in any job of a sweep makes the exit code 2."""
     import hydra
 
+    from xconsensus.cli.folder import config_dir
     from xconsensus.jobs import job as jobs
     from xconsensus.jobs.launchers import one_line
+    from xconsensus.keys.words import faults_told, for_hydra
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print; _exit_on prints it as one line
+    folder = config_dir(sys.argv[1:])
     # key=value words first: Hydra's parser refuses them on both sides of an option
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: not re.match(r"[+~]*\w[^=]*=", word))
+    sys.argv[1:] = sorted(map(for_hydra, sys.argv[1:]), key=lambda word: not re.match(r"[+~]*\w[^=]*=", word))
     jobs.failed, jobs.sweep = [], None
     try:
-        with one_line():
+        with faults_told(folder), one_line(), _help_with_sentences():
             hydra.main(version_base="1.3", config_path="pkg://xconsensus.conf", config_name=stage)(jobs.Job(stage))()
     finally:
         lines = [] if jobs.failed else jobs.unfinished()  # those of this process have been said already
@@ -90,11 +95,24 @@ def _run(stage: str) -> None:
         sys.exit(2)
 
 
+@contextmanager
+def _help_with_sentences() -> Iterator[None]:
+    """Where --help is asked for, print with each key what it takes and is for."""
+    if not {"--help", "-h"}.intersection(sys.argv):
+        yield
+        return
+    from xconsensus.keys.shown import with_sentences
+
+    text = StringIO()
+    try:
+        with redirect_stdout(text):
+            yield
+    finally:
+        print(with_sentences(text.getvalue()), end="")
+
+
 def _exit_on(action: Callable[[], None]) -> None:
     """Run; bad input ends with one line and code 2."""
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
     from xconsensus.errors import InputError
 
     try:
@@ -107,14 +125,6 @@ def _exit_on(action: Callable[[], None]) -> None:
         sys.exit(141)
     except InputError as error:
         _fail(str(error))
-    except (HydraException, OmegaConfBaseException) as error:
-        from xconsensus.cli.listing import explain_config_error
-
-        _fail(explain_config_error(error, sys.argv[1:]))
-    except ValueError as error:
-        if not str(error).startswith("Config group override must be"):  # Hydra's only error that is no HydraException
-            raise
-        _fail(f"{error}: give the option's name, as in explainer=lime")
 
 
 def _fail(message: str) -> None:

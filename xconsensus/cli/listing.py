@@ -1,28 +1,15 @@
 """What exists: the config groups' options, and the nearest names to a misspelt one."""
 
 import importlib.resources
-import re
 from collections.abc import Sequence
-from contextlib import suppress
-from itertools import pairwise
 from pathlib import Path
 
-from hydra import compose, initialize_config_module
-from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from xconsensus.errors import InputError, nearest
 
 PAPERS_SIZE = 224  # pixels: only members that see others say so
 
-# options that were taken out, and what does what they were for
-REMOVED = {
-    "committee/table1": "run experiment=imagenet figure=table1: its five models by the vote of all 81",
-    "committee/resnet16": "run experiment=imagenet figure=fig07: the 16 ResNets by their own vote and by all 81's",
-    "committee/resnet16_full": "run experiment=imagenet figure=fig07: the 16 ResNets by their own vote and by all 81's",
-}
 GROUPS = {"committees": "committee", "datasets": "dataset", "explainers": "explainer", "experiments": "experiment"}
 
 
@@ -82,39 +69,3 @@ def _members(folders: Sequence[Path]) -> str:
             notes += [f"sees {size}x{size}"] * (size != PAPERS_SIZE)
             lines.append(f" ({', '.join(notes)})\n" if notes else "\n")
     return "".join(lines)
-
-
-def explain_config_error(error: Exception, arguments: Sequence[str]) -> str:
-    """One line for what Hydra or OmegaConf found wrong, with the nearest names that exist."""
-    text = str(error)
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
-        group, _, name = str(error.missing_cfg_file).rpartition("/")
-        if instead := REMOVED.get(f"{group}/{name}"):
-            return f"{group}={name} was taken out: {instead}"
-        return f"{group}={name}: no such {group}{nearest(name, error.options)}"
-    if match := re.search(r"Could not override '([^'@]+)", text):
-        key = match[1]
-        return f"{key}: no such key{nearest(key, _keys(arguments))}; see --help for all"
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return "; ".join(lines[:2]) or type(error).__name__
-
-
-def _keys(arguments: Sequence[str]) -> list[str]:
-    """Every key and group of the config, with the groups chosen in ``arguments``, also from --config-dir."""
-    words = [word for argument in arguments for word in argument.split("=", 1)]
-    folders = [Path(folder).absolute() for word, folder in pairwise(words) if word in ("--config-dir", "-cd")]
-    groups = [a for a in arguments if a.partition("=")[0] in GROUPS.values()]
-    GlobalHydra.instance().clear()
-    composed: object = {}
-    with initialize_config_module("xconsensus.conf", version_base="1.3"):
-        for overrides in ([], [*groups, *(f"hydra.searchpath=[file://{folder}]" for folder in folders)]):
-            with suppress(HydraException, OmegaConfBaseException):
-                composed = OmegaConf.to_container(compose("run", overrides=overrides), resolve=False)
-    keys = [*GROUPS.values()]
-    pending = [("", composed)]
-    while pending:
-        prefix, node = pending.pop()
-        if isinstance(node, dict):
-            keys += [f"{prefix}{key}" for key in node]
-            pending += [(f"{prefix}{key}.", value) for key, value in node.items()]
-    return keys

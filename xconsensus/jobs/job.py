@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from xconsensus.errors import InputError
+from xconsensus.jobs.explainers import for_each_explainer
 from xconsensus.jobs.signals import stopping
 from xconsensus.jobs.worklog import Worklog, read_entry
+from xconsensus.keys.words import faults_told
 from xconsensus.progress import log, set_up_log
 
 SHARED = ("finetune", "explain")  # stages that `shards` jobs can share
@@ -40,7 +41,7 @@ class Job:
         if failed is None:
             os.chdir(HydraConfig.get().runtime.cwd)  # relative folders mean the same in every job
         if (number := job_number()) is not None:
-            log.info(f"job {number}: {HydraConfig.get().job.override_dirname or 'defaults'}")
+            log.info(f"job {number}: {HydraConfig.get().job.override_dirname.replace('++', '') or 'defaults'}")
         worklog = Worklog(None if number is None else Path(HydraConfig.get().sweep.dir, str(number), OUTCOME))
         worklog.begin()
         with stopping() if failed is None else nullcontext():
@@ -48,11 +49,8 @@ class Job:
 
     def _run(self, config: DictConfig, worklog: Worklog) -> None:
         try:
-            if config.source not in ("run", "published"):
-                raise InputError(f"source={config.source} is neither run nor published")
-            if config.shards != 1 and self.stage not in SHARED:
-                raise InputError(f"{self.stage} is not shared by jobs: leave out shard and shards")
-            self._work(for_each_explainer(config) if self.stage in SEVERAL else config)
+            with faults_told():
+                self._work(config)
             worklog.end("done")
         except InputError as error:
             worklog.end("failed", str(error))
@@ -64,27 +62,17 @@ class Job:
             worklog.end("failed", type(error).__name__)
             raise
 
-    def _work(self, config: DictConfig | list[DictConfig]) -> None:
+    def _work(self, config: DictConfig) -> None:
+        if config.shards != 1 and self.stage not in SHARED:
+            raise InputError(f"{self.stage} is not shared by jobs: leave out shard and shards")
+        configs = for_each_explainer(config, self.stage in SEVERAL)
         stage = importlib.import_module(f"xconsensus.stages.{self.stage}")
         try:
-            stage.run(config)
+            stage.run(configs if self.stage in SEVERAL else configs[0])
         except SystemExit as end:
             if self.stage == "status" or end.code:  # its answer, or a launcher that queues the job again
                 raise
             raise InputError(f"own code of the config ended the program, by sys.exit({end.code})") from end
-
-
-def for_each_explainer(config: DictConfig) -> list[DictConfig]:
-    """The job's config with each of its ``explainers`` in turn; ``explainer=X`` on the command line leaves X alone.
-
-    Raises InputError when there is none.
-    """
-    overrides = list(HydraConfig.get().overrides.task)
-    given = [override.split("=", 1)[1] for override in overrides if override.startswith("explainer=")]
-    others = [override for override in overrides if not override.startswith("explainer=")]
-    if not (given or config.explainers):
-        raise InputError("explainers is empty: name at least one, as in explainers=[lime]")
-    return [compose("run", overrides=[*others, f"explainer={name}"]) for name in given or config.explainers]
 
 
 class Sweep(Callback):
@@ -143,6 +131,6 @@ def _gpus() -> int:
 warnings.filterwarnings("ignore", r"(?s).*'hydra/launcher/.*ConfigStore schema with the same name")
 
 # of conf/: a folder that is the same whatever folder a job starts in; what a launcher's preset asks of this machine
-OmegaConf.register_new_resolver("under", os.path.join, replace=True)
+OmegaConf.register_new_resolver("under", lambda *parts: os.path.join(*map(os.path.expanduser, parts)), replace=True)
 OmegaConf.register_new_resolver("gpus_or_cores", lambda: _gpus() or _cores(), replace=True)
 OmegaConf.register_new_resolver("one_gpu_if_any", lambda: min(1, _gpus()), replace=True)

@@ -29,7 +29,7 @@ def device_of(name: str) -> torch.device:
     if name == "auto":
         return own_device(job_number())
     try:
-        device = torch.device(name)
+        device = torch.device(f"cuda:{name}" if name.isdigit() else name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device={name} cannot be used here; try device=auto or device=cpu") from error

@@ -20,7 +20,7 @@ from xconsensus.threads import ahead
 
 @dataclass(frozen=True)
 class Recipe:
-    """Hyper-parameters; conf/base.yaml says which are the paper's. ``precision`` is float32 or bfloat16."""
+    """Hyper-parameters; keys/schema.py says which are the paper's. ``precision`` is float32 or bfloat16."""
 
     epochs: int
     learning_rate: float

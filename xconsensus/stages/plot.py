@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from xconsensus.datasets import Record
 from xconsensus.datasets.imagefolder import class_words
@@ -27,6 +27,7 @@ from xconsensus.figures.fingerprint import fingerprint
 from xconsensus.figures.index import FIGURES, TABLES, numbers_behind, printed, published_on
 from xconsensus.figures.results import Images, Picture, Results, Scores
 from xconsensus.jobs.beside import in_processes
+from xconsensus.keys.checks import taken
 from xconsensus.members.catalogue import COMMITTEES
 from xconsensus.progress import log
 from xconsensus.scores.accuracy import ENSEMBLES
@@ -65,20 +66,23 @@ def plot_published(config: DictConfig) -> None:
 
     Raises InputError for a figure that needs explanations, not only scores.
     """
+    own = OmegaConf.masked_copy(config, ["output_dir", "figure", "dry_run", "score"])  # a data set is not asked for
+    values = taken(OmegaConf.to_container(own, resolve=True))  # type: ignore[arg-type]
+    only, level = values["figure"], values["score"]["level"]
     known = [name for name, entry in {**FIGURES, **TABLES}.items() if entry.published]
-    if config.figure and config.figure not in known:
-        raise InputError(f"figure={config.figure}: source=published has no such{nearest(config.figure, known)}")
-    wanted = [config.figure] if config.figure else known
-    store = Store(Path(config.output_dir), "published")
-    if config.dry_run:
+    if only and only not in known:
+        raise InputError(f"figure={only}: source=published has no such{nearest(only, known)}")
+    wanted = [only] if only else known
+    store = Store(Path(values["output_dir"]), "published")
+    if values["dry_run"]:
         log.info(f"plot would draw {', '.join(wanted)} from the paper's own numbers into {store.root}")
         return
     made, correlations = [], []
     for committee, dataset in COMMITTEES.items():
-        found = results.of_paper(committee, dataset, config.score.level)
-        own = [name for name in published_on(dataset) if name in wanted]
-        made += make(found, own, store, by_name=False)
-        correlations.append(tables.correlations(found.members, dataset, config.score.level).assign(committee=committee))
+        found = results.of_paper(committee, dataset, level)
+        here = [name for name in published_on(dataset) if name in wanted]
+        made += make(found, here, store, by_name=False)
+        correlations.append(tables.correlations(found.members, dataset, level).assign(committee=committee))
         print("; ".join(filter(None, (results.legible(found), results.doubts(found)))))
     columns = ["committee", "x", "y", "n", "pearson_r", "published_r", "pearson_p", "spearman_r", "spearman_p"]
     print(f"\nRecomputed from the legible rows\n\n{rendering.to_text(pd.concat(correlations)[columns])}")

@@ -1,0 +1,198 @@
+"""The config held against the schema: which keys there are, and what each takes."""
+
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from xconsensus.errors import InputError, nearest
+from xconsensus.keys.schema import KINDS, OWN, REQUIRED, Folder, keys_of, sections
+from xconsensus.progress import log
+
+_WORDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a word",
+    Folder: "a folder",
+    NoneType: "null",
+    list: "a list",
+    dict: "keys with values",
+    Any: "anything",
+}
+
+
+# --- keys ---
+
+
+def check_keys(raw: Mapping[str, Any]) -> None:
+    """InputError for the first key of the unresolved config that nothing reads, with the nearest, or that lacks."""
+    if isinstance(raw.get("experiment"), dict):
+        raise InputError(
+            "experiment: its keys are not where they belong: the file's first line must be `# @package _global_`"
+        )
+    referred = {match.lstrip(".") for text in _texts(raw) for match in re.findall(r"\$\{([\w.]+)\}", text)}
+    for prefix, kind in sections(raw).items():
+        group = _at(raw, prefix)
+        if not isinstance(group, dict):
+            raise InputError(f"{prefix.rstrip('.')}={group} is not {_WORDS[dict]}")
+        known = keys_of(kind)
+        for name in group:
+            full = f"{prefix}{name}"
+            if name not in known and name != "experiment" and not (_is_free(raw, prefix) or _is_read(full, referred)):
+                raise InputError(f"{full}: no such key{nearest_key(full, raw)}; see --help for all")
+        for name, (_, field) in known.items():
+            if field.metadata.get("default") == REQUIRED and name not in group:
+                raise InputError(
+                    f"{prefix}{name} is not set: add `{name}:` to the {prefix[:-1]}'s YAML, or give {prefix}{name}=..."
+                )
+
+
+def _at(raw: Mapping[str, Any], prefix: str) -> Any:
+    return raw.get(prefix.rstrip(".")) if prefix else raw
+
+
+def _is_free(raw: Mapping[str, Any], prefix: str) -> bool:
+    """Whether a group's keys are those of own code, which alone knows them."""
+    group = prefix.rstrip(".")
+    return group in OWN and raw[group].get(OWN[group]) not in KINDS[group]
+
+
+def _is_read(full: str, referred: set[str]) -> bool:
+    return any(name == full or name.startswith(f"{full}.") or full.endswith(f".{name}") for name in referred)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        yield from chain.from_iterable(map(_texts, value.values() if isinstance(value, Mapping) else value))
+
+
+def nearest_key(full: str, raw: Mapping[str, Any]) -> str:
+    """`nearest` among all keys of the schema, and groups."""
+    known = [f"{prefix}{name}" for prefix, kind in sections(raw).items() for name in keys_of(kind)]
+    elsewhere = [each for each in known if each.endswith(f".{full}")]  # one that belongs deeper
+    return f"; nearest: {', '.join(elsewhere)}" if elsewhere else nearest(full, [*known, "experiment"])
+
+
+# --- values ---
+
+
+def taken(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The resolved config with each value as its key takes it: words that YAML reads as numbers are words, ~ is a
+    folder. Nothing is added. InputError naming the first key whose value cannot be.
+    """
+    found = dict(values)
+    for prefix, kind in sections(values).items():
+        if prefix and prefix[:-1] not in values:
+            continue
+        group = found if not prefix else dict(found[prefix[:-1]])
+        for name, (hint, field) in keys_of(kind).items():
+            if name in group and f"{name}." not in sections(values):
+                group[name] = _take(f"{prefix}{name}", group[name], hint)
+                _check_limits(f"{prefix}{name}", group[name], field.metadata)
+        if prefix:
+            found[prefix[:-1]] = group
+    return found
+
+
+def _take(key: str, value: Any, hint: Any) -> Any:
+    kinds = alternatives(hint)
+    for kind in kinds:
+        fits, as_taken = _fit(key, value, kind)
+        if fits:
+            return as_taken
+    choices = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
+    if len(kinds) == 1 and choices:
+        raise InputError(f"{key}={value} is none of {', '.join(choices)}{nearest(str(value), choices)}")
+    words = choices + [words_of(kind) for kind in kinds if get_origin(kind) is not Literal]
+    shown = "null" if value is None else value
+    raise InputError(f"{key}={shown} is not {' or '.join(words)}{_advice(key, value, kinds)}")
+
+
+def alternatives(hint: Any) -> Sequence[Any]:
+    """The kinds that a key takes one of."""
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def words_of(kind: Any) -> str:
+    """A kind in words."""
+    return _WORDS[get_origin(kind) or kind]
+
+
+def _advice(key: str, value: Any, kinds: Sequence[Any]) -> str:
+    """What to write in place of a value of another kind."""
+    if isinstance(value, str | int | float) and any(get_origin(kind) is list for kind in kinds):
+        return f"; write {key}=[{value}]"
+    if isinstance(value, dict | list) and (str in kinds or Folder in kinds):
+        return f"; a word with brackets or commas needs quotes twice: '{key}=\"...\"'"
+    return ""
+
+
+def _fit(key: str, value: Any, kind: Any) -> tuple[bool, Any]:
+    """Whether a value is of a kind, and what it is then."""
+    if kind is Any:
+        return True, value
+    if get_origin(kind) is Literal:
+        return value in get_args(kind) and isinstance(value, str), value
+    if kind in (str, Folder):
+        text = as_word(value) if isinstance(value, str | bool | int | float) else ""
+        return text != "" or value == "", os.path.expanduser(text) if kind is Folder else text
+    if get_origin(kind) is list:
+        (inner,) = get_args(kind)
+        return isinstance(value, list), [_take(key, each, inner) for each in value] if isinstance(
+            value, list
+        ) else value
+    if get_origin(kind) is dict:
+        inner = get_args(kind)[1]
+        return isinstance(value, dict), _take_keys(key, value, inner) if isinstance(value, dict) else value
+    if isinstance(value, bool) or kind in (bool, NoneType):
+        return type(value) is kind, value
+    return isinstance(value, int if kind is int else int | float) and not math.isnan(value), value
+
+
+def _take_keys(key: str, value: Mapping[Any, Any], inner: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, each in value.items():
+        word = as_word(name)
+        if not isinstance(name, str | int):
+            log.info(f"{key}: YAML reads a name there as {word}, which it is called then; in quotes it is as written")
+        own = _take(f"{key}.{word}", each, inner)
+        found[word] = {**found[word], **own} if isinstance(own, dict) and isinstance(found.get(word), dict) else own
+    return found
+
+
+def as_word(value: Any) -> str:
+    """A word that YAML or Hydra has read as a number or as true or false."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _check_limits(key: str, value: Any, limits: Mapping[str, Any]) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    if value < limits.get("least", -math.inf):
+        raise InputError(f"{key}={value} is less than {limits['least']}")
+    if value > limits.get("most", math.inf):
+        raise InputError(f"{key}={value} is more than {limits['most']}")
+    if not limits.get("above", -math.inf) < value or not value < limits.get("below", math.inf):
+        ends = [f"{end} {limits[end]}" for end in ("above", "below") if end in limits]
+        raise InputError(f"{key}={value} is not {' and '.join(ends)}")
+
+
+# --- words of the command line ---
+
+
+def takes_words(key: str) -> bool:
+    """Whether a key takes a word and no number, so that 1e3 and true are words, too."""
+    prefix, _, name = key.rpartition(".")
+    group = f"{prefix}." if prefix else ""
+    kinds = KINDS.get(prefix, {}).values()
+    for kind in (*kinds, *(k for p, k in sections({}).items() if p == group)):
+        if name in (known := keys_of(kind)):
+            options = alternatives(known[name][0])
+            return any(option in (str, Folder) for option in options) and not {bool, int, float}.intersection(options)
+    return False
