@@ -109,7 +109,7 @@ def test_the_disk_holds_what_the_contract_says_and_nothing_else(root: Path) -> N
         *(f"figures/quartet/{figure}{suffix}" for figure in figures for suffix in (".png", ".pdf")),
         *(
             f"tables/quartet/{table}.{kind}"
-            for table in ("table2", "correlations", "sigma", "comparison")
+            for table in ("table2", "correlations", "subsets", "sigma", "comparison")
             for kind in ("csv", "md", "tex")
         ),
         "tables/quartet/fig08.csv",

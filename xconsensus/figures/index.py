@@ -142,6 +142,10 @@ def _members(results: Results) -> Arguments:
     return (results.members,)
 
 
+def _leveled(results: Results) -> Arguments:
+    return results.members, results.level
+
+
 def _table1(results: Results) -> Arguments:
     return results.members, results.of_paper is None
 
@@ -202,6 +206,7 @@ _TABLES = (
     Entry("table1", "five models in order", tables.table1, _one(_table1), (), _IMAGENET, (TABLE_1,), True),
     Entry("table2", "accuracy, scores and mAP", tables.table2, _one(_members), (), _BOTH, published=True),
     Entry("correlations", "all correlations, with intervals", tables.correlations, _one(_correlations), published=True),
+    Entry("subsets", "r of some members alone", tables.subsets, _one(_leveled), (ACCURACIES, SCORED), published=True),
     Entry("sigma", "the RBF's sigma halved and doubled", sigma, _one(_sigma), (RBF,)),
     Entry("comparison", "each claim of the paper beside this run's number", comparison, _one(_comparison), (SCORED,)),
 )

@@ -17,6 +17,7 @@ from xconsensus import published
 from xconsensus.errors import InputError
 from xconsensus.published import ENSEMBLE
 from xconsensus.scores.metrics import Correlation, correlation
+from xconsensus.scores.subsets import subsets as subsets_of
 
 EXPLAINERS = {"lime": "LIME", "smoothgrad": "SmoothGrad"}
 
@@ -121,6 +122,16 @@ def correlations(members: Mapping[str, pd.DataFrame], dataset: str | None = None
         paper = paper[["x", "y", "pearson_r"]].rename(columns={"pearson_r": "published_r"})
         result = result.merge(paper, how="left", on=["x", "y"])
     return result
+
+
+def subsets(members: Mapping[str, pd.DataFrame], level: float = 0.95) -> pd.DataFrame:
+    """`scores.subsets.subsets` of each explainer's members, the ensemble left out, with a first column explainer."""
+    tables = []
+    for name, table in members.items():
+        own = table[table["member"] != ENSEMBLE]
+        tables.append(subsets_of(own["consensus_score"], own["accuracy"], level).assign(explainer=name))
+    found = pd.concat(tables, ignore_index=True)
+    return found[["explainer", *found.columns.drop("explainer")]]
 
 
 def sigma(images: pd.DataFrame, members: pd.DataFrame, sigma: float) -> pd.DataFrame:
