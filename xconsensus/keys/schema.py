@@ -278,7 +278,9 @@ class Plot:
     """Of these, what cannot be drawn from the run is left out, with the reason."""
 
     figures: list[str] = key([*(f"fig{number:02}" for number in range(1, 16)), "sec452"], "figures that are drawn")
-    tables: list[str] = key(["table1", "table2", "correlations", "subsets", "sigma", "comparison"], "tables that are written")
+    tables: list[str] = key(
+        ["table1", "table2", "correlations", "subsets", "sigma", "comparison"], "tables that are written"
+    )
     gallery: int = key(3, "how many images get a figure of their own (figures 2, 3 and 9)", least=1)
     gallery_members: int = key(13, "how many members those show, from the most to the least accurate", least=1)
     gallery_rows: int = key(6, "images in one figure (12 to 15)", least=1)
