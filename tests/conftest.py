@@ -10,6 +10,7 @@ import io
 import logging
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -104,6 +105,17 @@ members:
 """
 
 
+# Files of few and long tests, which would leave all cores but one idle if they came last; the longest first.
+LONG = ("test_slurm", "test_cluster", "test_paper_experiments", "test_faults", "test_training", "test_end_to_end")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long files first, then those of most tests; with --no-loadscope-reorder xdist starts them so."""
+    tests = Counter(item.path for item in items)
+    ranks = {path: LONG.index(path.stem) if path.stem in LONG else len(LONG) for path in tests}
+    items.sort(key=lambda item: (ranks[item.path], -tests[item.path], item.path))
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What one call of the command line left behind."""
@@ -151,7 +163,8 @@ def _load_once(file: str | Path | IO[Any]) -> DictConfig | ListConfig:
         if not isinstance(file, str | Path):
             file.seek(0)
         _loaded[text] = OmegaConf.to_container(_load(file))
-    return OmegaConf.create(_loaded[text])
+    loaded: DictConfig | ListConfig = OmegaConf.create(_loaded[text])
+    return loaded
 
 
 @contextmanager
