@@ -22,8 +22,8 @@ SEVERAL_shapes := shapes_several
 NAME = $(if $(filter fig1 fig2 fig3 fig4 fig5 fig6 fig7 fig8,$@),$(subst fig,fig0,$@),$@)
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce paper published smoke test test-cluster test-faults audit lint format build clean fig1 fig2 \
-        fig3 fig4 fig5 fig6 fig7 fig8 fig9 fig10 fig11 fig12 fig13 fig14 fig15 table1 table2 sec452
+.PHONY: help install install-slurm reproduce paper published smoke test test-cluster test-faults audit lint format build \
+        clean fig1 fig2 fig3 fig4 fig5 fig6 fig7 fig8 fig9 fig10 fig11 fig12 fig13 fig14 fig15 table1 table2 sec452
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -49,6 +49,11 @@ help: ## list the targets
 .venv/.linted: .venv/.installed
 	$(INSTALL) --editable '.[test,lint]'
 	@touch $@
+
+# all that CI needs, resolved once
+.venv/.complete: pyproject.toml constraints.txt | .venv/bin/python
+	$(INSTALL) --editable '.[build,joblib,lint,ray,slurm,test]'
+	@touch .venv/.installed .venv/.tested .venv/.clustered .venv/.linted $@
 
 .venv/.audited: .venv/.installed
 	$(INSTALL) --editable '.[audit]'
@@ -85,8 +90,10 @@ smoke: .venv/.installed ## every stage on the tiny committee with little of ever
 test: .venv/.tested ## the test suite
 	@$(BIN)/python -m pytest $(ARGS)
 
-test-cluster: .venv/.clustered ## explain on SLURM and Ray, two nodes of each started here (apt-get installs SLURM)
+install-slurm: ## SLURM by apt-get, unless it is there
 	@tests/install_slurm
+
+test-cluster: .venv/.clustered install-slurm ## explain on SLURM and Ray, two nodes of each started here
 	@XCONSENSUS_CLUSTER=1 $(BIN)/python -m pytest tests/test_cluster.py tests/test_slurm.py $(ARGS)
 
 test-faults: .venv/.tested ## kill -9 at 32 moments of finetune, explain, vote and score, in two minutes

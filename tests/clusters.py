@@ -28,6 +28,7 @@ SlurmdParameters=config_overrides
 ReturnToService=2
 KillWait=2
 SlurmdTimeout=10
+SchedulerParameters=sched_interval=2,bf_interval=2
 MpiDefault=none
 MailProg=/bin/true
 StateSaveLocation={folder}/state

@@ -5,6 +5,7 @@ A class is a colour, and a member reads it off the mean colour, misled by how br
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -267,7 +268,8 @@ def commands(target: str, folder: Path) -> list[list[str]]:
     stub.write_text("#!/bin/sh\nfor word; do printf '%s\\n' \"$word\"; done\necho ---\n")
     stub.chmod(0o755)
     words = ["make", "-s", "-C", str(ROOT), "-o", ".venv/.installed", f"BIN={folder}", "EXPERIMENT=paper", target]
-    text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    environment = {name: value for name, value in os.environ.items() if name != "MAKEFLAGS"}  # those of make --jobs
+    text = subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout
     return [block.splitlines() for block in text.split("---\n")[:-1]]
 
 
