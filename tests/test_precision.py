@@ -1,6 +1,7 @@
 """16-bit passes, the rule that chooses them, and batches: what they may change, and what not."""
 
 from collections.abc import Collection
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,29 @@ def test_the_device_says_which_bits_are_its_fastest(
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: has_bytes)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     assert precision.native(torch.device(device)) == expected
+
+
+@pytest.mark.parametrize(
+    ("device", "capability", "bfloat16", "expected"),
+    [
+        ("cuda", (9, 0), True, "bfloat16"),
+        ("cuda", (8, 0), True, "bfloat16"),
+        ("cuda", (7, 5), False, "float16"),
+        ("cuda", (7, 0), False, "float16"),
+        ("cuda", (6, 0), False, "float32"),
+        ("cpu", None, True, "float32"),
+    ],
+)
+def test_training_takes_bfloat16_only_where_a_gpu_has_it(
+    monkeypatch: pytest.MonkeyPatch, device: str, capability: tuple[int, int], bfloat16: bool, expected: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    # as torch answers: by emulation all have it
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or bfloat16
+    )
+    monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
+    assert precision.trained_in(torch.device(device)) == expected
 
 
 @pytest.mark.parametrize("ability", ["_is_vnni_supported", "_is_amx_tile_supported"])

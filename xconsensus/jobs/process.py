@@ -42,7 +42,7 @@ def device_of(name: str) -> torch.device:
 
 
 def _why(device: torch.device) -> str:
-    return " (Apple's GPUs have no float64, in which regressions are solved)" if device.type == "mps" else ""
+    return " (Apple's GPUs have no float64, in which sums are taken)" if device.type == "mps" else ""
 
 
 def own_device(job: int | None) -> torch.device:

@@ -71,12 +71,14 @@ def system() -> tuple[str, ...]:
 
 
 def packages() -> tuple[str, ...]:
-    """Whether all that is needed is installed, within the bounds that were tried."""
+    """Whether all that is needed is installed, within the bounds that were tried, and compiled code loads."""
+    from xconsensus.compat import torchvision  # noqa: F401, I001  (timm imports torchvision)
+    import timm  # noqa: F401
     from packaging.requirements import Requirement
 
     needed = [Requirement(text) for text in importlib.metadata.requires("xconsensus") or []]
     due = {each: _version(each.name) for each in needed if not each.marker or each.marker.evaluate({"extra": ""})}
-    bad = {each: found for each, found in due.items() if not each.specifier.contains(found, prereleases=True)}
+    bad = {e: v for e, v in due.items() if v == _ABSENT or not e.specifier.contains(v, prereleases=True)}
     if bad:
         found = "; ".join(f"{each.name} is {version}" for each, version in bad.items())
         return WRONG, found, "pip install " + " ".join(f"'{each}'" for each in bad)
