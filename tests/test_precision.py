@@ -177,7 +177,8 @@ class Blocks(nn.Module):
         for number, convolution in enumerate(self.body):
             x = convolution(x).relu()
             if self.shuffled and number % 2:
-                x = torch.cat(x.chunk(2, 1)[::-1], 1)
+                halves = x.chunk(2, 1)
+                x = torch.cat([halves[1], halves[0]], 1)
         found: Tensor = self.head(x.mean((2, 3)))
         return found
 
