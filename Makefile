@@ -22,8 +22,8 @@ SEVERAL_shapes := shapes_several
 NAME = $(if $(filter fig1 fig2 fig3 fig4 fig5 fig6 fig7 fig8,$@),$(subst fig,fig0,$@),$@)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-slurm reproduce paper published smoke test test-cluster test-faults audit lint format build \
-        clean fig1 fig2 fig3 fig4 fig5 fig6 fig7 fig8 fig9 fig10 fig11 fig12 fig13 fig14 fig15 table1 table2 sec452
+.PHONY: help install install-slurm reproduce paper published smoke test test-cluster test-faults test-lowest audit lint format \
+        build clean fig1 fig2 fig3 fig4 fig5 fig6 fig7 fig8 fig9 fig10 fig11 fig12 fig13 fig14 fig15 table1 table2 sec452
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -100,6 +100,12 @@ test-faults: .venv/.tested ## kill -9 at 32 moments of finetune, explain, vote a
 	@KILLS=8 $(BIN)/python -m pytest tests/test_faults.py -k killed $(ARGS)
 
 # strict: a version that PyPI knows nothing of is no clean one
+test-lowest: ## the test suite with the lowest version of every direct dependency, in .venv-lowest (downloads gigabytes)
+	@$(PYTHON) -m venv .venv-lowest
+	@.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) $$($(PYTHON) scripts/lowest.py)
+	@.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@.venv-lowest/bin/python -m pytest $(ARGS)
+
 audit: .venv/.audited ## look the pinned versions up among PyPI's known vulnerabilities (needs PyPI itself)
 	@$(BIN)/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip --progress-spinner off || \
 	{ echo 'audit: not passed: what is listed above is vulnerable, or PyPI itself, no mirror, could not be asked' >&2; exit 1; }
@@ -117,4 +123,4 @@ build: .venv/.tested ## the wheel, in dist/
 	@$(BIN)/python -m build --wheel .
 
 clean: ## remove .venv and build products, not outputs/
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv .venv-lowest build dist *.egg-info

@@ -6,6 +6,7 @@ them in both tables. Random weights; runs on a CPU too, where fewer samples are 
 """
 
 import copy
+import shutil
 import subprocess
 import sys
 import time
@@ -70,13 +71,15 @@ def busy(function: Callable[[], object]) -> tuple[float, float]:
     """Seconds of a call, and the mean utilisation of the GPU meanwhile, in per cent; NaN without one."""
     if not torch.cuda.is_available():
         return steadily(function), float("nan")
-    query = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--loop-ms=200"]
+    query = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--loop-ms=200", "--id=0"]
+    if shutil.which(query[0]) is None:
+        return steadily(function, 3.0), float("nan")
     with subprocess.Popen(query, stdout=subprocess.PIPE, text=True) as watcher:
         time.sleep(0.5)  # until it reports
         spent = steadily(function, 3.0)
         watcher.terminate()
-        found = [float(line) for line in (watcher.communicate()[0] or "").split()]
-    return spent, float(np.mean(found[len(found) // 2 :]))  # the first half also saw the start
+        found = [float(word) for word in (watcher.communicate()[0] or "").split() if word.isdigit()]  # or [N/A]
+    return spent, float(np.mean(found[len(found) // 2 :] or [np.nan]))  # the first half also saw the start
 
 
 def measure(name: str, lime: int, smoothgrad: int, device: torch.device) -> dict[str, dict[str, object]]:
@@ -92,7 +95,9 @@ def measure(name: str, lime: int, smoothgrad: int, device: torch.device) -> dict
     assert image.segments is not None
     captums_lime = captum_lime(plain, pixels, image.segments.to(device), lime)
     captums_smoothgrad = captum_smoothgrad(plain, pixels, smoothgrad)
+    torch.backends.cudnn.allow_tf32 = True  # torch's default, as Captum's users have it
     theirs = {"LIME": steadily(captums_lime, 0), "SmoothGrad": steadily(captums_smoothgrad)}
+    torch.backends.cudnn.allow_tf32 = False  # as commands set it
     explainers: dict[str, Explainer] = {
         f"LIME, {lime} samples": Lime(lime),
         f"LIME, {few} samples": Lime(few, sampling="hadamard", regression="gaussian_process"),

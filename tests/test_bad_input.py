@@ -121,7 +121,7 @@ def test_an_unknown_split_is_answered_with_those_there_are(photographs: Project)
 @pytest.mark.parametrize(
     ("setting", "known"),
     [
-        ("finetune.precision=float16", "bfloat16"),
+        ("finetune.precision=float8", "bfloat16"),
         ("finetune.epochs=0", "1"),
         ("finetune.batch_size=0", "1"),
         ("finetune.eval_batch_size=0", "1"),

@@ -4,9 +4,11 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import Project, done, xconsensus
 from omegaconf import OmegaConf
 
@@ -25,8 +27,33 @@ def test_help_names_every_stage(arguments: list[str]) -> None:
     assert outcome.err == ""
 
 
-def test_the_version_is_the_package_s() -> None:
-    assert done("--version").out == f"xconsensus {package.__version__}\n"
+def test_the_version_names_the_package_what_computes_and_where() -> None:
+    first, second, third = done("--version").out.splitlines()
+    assert first == f"xconsensus {package.__version__}"
+    assert second == ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "timm"))
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    assert third.startswith("device: ")
+    assert name in third
+
+
+def test_windows_is_told_in_one_line_what_to_do() -> None:
+    code = (
+        "import sys; sys.platform = 'win32'; sys.modules['fcntl'] = None; sys.argv[1:] = ['run'];"
+        "from xconsensus.cli import main; main()"
+    )
+    outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert outcome.returncode == 2
+    assert outcome.stdout == ""
+    assert outcome.stderr.splitlines() == [
+        "error: xconsensus runs on Linux and macOS; on Windows run it in WSL 2 (its file locks are POSIX's)"
+    ]
+
+
+def test_help_and_lists_load_no_torch() -> None:
+    code = "import sys; from xconsensus.cli import main; main(); assert not {'torch', 'pandas'} & {*sys.modules}"
+    for arguments in ([], ["ls"], ["doctor", "--help"]):
+        outcome = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+        assert outcome.returncode == 0, outcome.stderr
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -154,6 +154,24 @@ def test_the_head_is_exactly_the_classifier(
 # --- weights ---
 
 
+@pytest.mark.parametrize(
+    "made", ["len(torch.unique(torch.arange(8) // 2))", "int(torch.linspace(2, 4, 3).max())"], ids=["unique", "item"]
+)
+def test_the_head_of_a_constructor_that_computes_with_its_tensors_is_found(folder: Path, made: str) -> None:
+    code = f"""import torch
+
+class Net(torch.nn.Module):
+    def __init__(self, num_classes=2):
+        super().__init__()
+        self.body, self.head = torch.nn.Linear(3, {made}), torch.nn.Linear(4, num_classes)
+"""
+    (folder / "computing.py").write_text(code)
+    state = torch.get_rng_state()
+    member = member_of("module", f"{folder}/computing.py:Net")
+    assert head_tensors(member, 5) == ["head.weight", "head.bias"]
+    assert torch.equal(torch.get_rng_state(), state)  # or the draws of who asks would be others
+
+
 def write(folder: Path, name: str, tensors: Any) -> str:
     if name.endswith(".safetensors"):
         safetensors.torch.save_file(tensors, folder / name)

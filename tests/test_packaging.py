@@ -1,5 +1,6 @@
 """The wheel, installed alone in an empty folder, is the whole program."""
 
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 
@@ -40,6 +42,28 @@ def command(site: Path, folder: Path, *arguments: str) -> subprocess.CompletedPr
         text=True,
         check=False,
     )
+
+
+def test_lowest_versions_are_the_bounds_of_the_package_and_of_its_tests() -> None:
+    command = [sys.executable, str(ROOT / "scripts/lowest.py")]
+    found = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    needed = [Requirement(line) for line in importlib.metadata.requires("xconsensus") or []]
+    needed = [each for each in needed if not each.marker or each.marker.evaluate({"extra": "test"})]
+    assert {line.split("==")[0] for line in found} == {each.name for each in needed}
+    for each in needed:
+        (version,) = (line.split("==")[1] for line in found if line.split("==")[0] == each.name)
+        assert each.specifier.contains(version)
+        assert f">={version}" in str(each.specifier)
+
+
+def test_lowest_versions_are_tried_weekly_and_never_by_a_change() -> None:
+    workflow = (ROOT / ".github/workflows/lowest.yml").read_text()
+    assert "make test-lowest" in workflow
+    assert "schedule:" in workflow
+    assert "push" not in workflow
+    assert "pull_request" not in workflow
+    for path in (".ci/run", ".github/workflows/ci.yml"):
+        assert "test-lowest" not in (ROOT / path).read_text()
 
 
 def test_wheel_brings_every_module(installed: Path) -> None:

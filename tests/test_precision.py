@@ -1,6 +1,7 @@
 """16-bit passes, the rule that chooses them, and batches: what they may change, and what not."""
 
 from collections.abc import Collection
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +87,30 @@ def test_the_device_says_which_bits_are_its_fastest(
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: has_bytes)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    assert precision._native(torch.device(device)) == expected
+    assert precision.native(torch.device(device)) == expected
+
+
+@pytest.mark.parametrize(
+    ("device", "capability", "bfloat16", "expected"),
+    [
+        ("cuda", (9, 0), True, "bfloat16"),
+        ("cuda", (8, 0), True, "bfloat16"),
+        ("cuda", (7, 5), False, "float16"),
+        ("cuda", (7, 0), False, "float16"),
+        ("cuda", (6, 0), False, "float32"),
+        ("cpu", None, True, "float32"),
+    ],
+)
+def test_training_takes_bfloat16_only_where_a_gpu_has_it(
+    monkeypatch: pytest.MonkeyPatch, device: str, capability: tuple[int, int], bfloat16: bool, expected: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    # as torch answers: by emulation all have it
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or bfloat16
+    )
+    monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
+    assert precision.trained_in(torch.device(device)) == expected
 
 
 @pytest.mark.parametrize("ability", ["_is_vnni_supported", "_is_amx_tile_supported"])
@@ -116,7 +140,7 @@ def test_either_kind_of_byte_instructions_will_do_and_a_torch_that_forgot_them_h
 def test_auto_takes_fewer_bits_where_allowed_and_changing_little(
     network: Network, monkeypatch: pytest.MonkeyPatch, native: str, allowed: list[str], bound: float, expected: str
 ) -> None:
-    monkeypatch.setattr(precision, "_native", lambda _: native)
+    monkeypatch.setattr(precision, "native", lambda _: native)
     monkeypatch.setattr(precision, "_FAITHFUL", bound)
     assert taken(network, allowed) == expected
 
@@ -133,7 +157,7 @@ def test_the_error_of_fewer_bits_is_relative_to_the_logits_in_float32(network: N
 
 
 def test_auto_leaves_out_what_exceeds_float16(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "_native", lambda _: "float16")
+    monkeypatch.setattr(precision, "native", lambda _: "float16")
     assert taken(network, ["float16"]) == "float16"
     next(network.model.parameters()).data.mul_(1e6)
     assert taken(network, ["float16"]) == "float32"
@@ -153,7 +177,8 @@ class Blocks(nn.Module):
         for number, convolution in enumerate(self.body):
             x = convolution(x).relu()
             if self.shuffled and number % 2:
-                x = torch.cat(x.chunk(2, 1)[::-1], 1)
+                halves = x.chunk(2, 1)
+                x = torch.cat([halves[1], halves[0]], 1)
         found: Tensor = self.head(x.mean((2, 3)))
         return found
 
@@ -170,7 +195,7 @@ class Blocks(nn.Module):
 def test_bytes_are_taken_where_there_is_enough_to_multiply_for_what_is_converted(
     monkeypatch: pytest.MonkeyPatch, channels: int, shuffled: bool, products: float
 ) -> None:
-    monkeypatch.setattr(precision, "_native", lambda _: "int8")
+    monkeypatch.setattr(precision, "native", lambda _: "int8")
     monkeypatch.setattr(precision, "_error", lambda _: 0.0)  # processors without such instructions compute nonsense
     monkeypatch.setattr(int8, "_ALIKE", float("inf"))
     (member,) = members_of({"net": {"library": "timm", "model": "test_resnet"}}, defaults={}, size=SIZE, resize=SIZE)

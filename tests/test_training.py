@@ -67,9 +67,9 @@ def assert_same(one: nn.Module, other: nn.Module) -> None:
         assert torch.equal(tensor, tensors[key]), key
 
 
-@pytest.mark.parametrize("momentum", [0.9, 0.0])
-def test_an_interrupted_training_ends_with_the_same_weights_to_the_bit(momentum: float) -> None:
-    recipe, images, network = replace(RECIPE, momentum=momentum), images_of(), small()
+@pytest.mark.parametrize(("momentum", "precision"), [(0.9, "float32"), (0.0, "float32"), (0.9, "float16")])
+def test_an_interrupted_training_ends_with_the_same_weights_to_the_bit(momentum: float, precision: str) -> None:
+    recipe, images, network = replace(RECIPE, momentum=momentum, precision=precision), images_of(), small()
     states = [through_a_file(state) for state in train(network, images, recipe, seed=3)]
     assert [state.epoch for state in states] == [1, 2, 3, 4]
     for state in states:
@@ -185,17 +185,72 @@ def test_auxiliary_heads_of_a_network_in_training_do_not_count() -> None:
     assert_same(plain.model, with_heads.model.model)
 
 
-def test_bfloat16_trains_float32_weights_near_those_of_float32() -> None:
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_16_bits_train_float32_weights_near_those_of_float32(precision: str) -> None:
     full, half = small(), small()
     start = copy.deepcopy(full.model.state_dict())
     list(train(full, images_of(), replace(RECIPE, epochs=1), seed=0))
-    list(train(half, images_of(), replace(RECIPE, epochs=1, precision="bfloat16"), seed=0))
+    list(train(half, images_of(), replace(RECIPE, epochs=1, precision=precision), seed=0))
     for (key, one), other in zip(full.model.named_parameters(), half.model.parameters(), strict=True):
         assert other.dtype == torch.float32
         if key == "0.bias":
             continue  # batch normalisation takes it away: its gradient is rounding alone
         moved = torch.linalg.vector_norm(one - start[key])
         assert 0 < torch.linalg.vector_norm(one - other) < 0.2 * moved
+
+
+class Faint(nn.Module):
+    """A layer whose weights have gradients of about ``by`` times the loss's by its logits."""
+
+    def __init__(self, by: float) -> None:
+        super().__init__()
+        self.linear, self.by = nn.Linear(3 * CROP**2, CLASSES), by
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.linear(inputs.flatten(1)) * self.by
+        return logits
+
+
+def test_in_float16_gradients_too_small_for_it_still_train() -> None:
+    network = network_of(Faint(2.0**-22))  # of which float16 has steps of 2**-24
+    start, exact = copy.deepcopy(network.model.state_dict()), network_of(copy.deepcopy(network.model))
+    recipe = replace(PLAIN, epochs=1, learning_rate=1e4, weight_decay=0.0)
+    list(train(network, images_of(), replace(recipe, precision="float16"), seed=0))
+    list(train(exact, images_of(), recipe, seed=0))
+    for key, one in exact.model.state_dict().items():
+        moved = torch.linalg.vector_norm(one - start[key])
+        assert torch.linalg.vector_norm(network.model.state_dict()[key] - one) < 0.02 * moved
+
+
+def test_a_step_whose_scaled_gradients_overflow_is_left_out_and_the_scale_halved() -> None:
+    network = network_of(Faint(300.0))
+    start = copy.deepcopy(network.model.state_dict())
+    (state,) = train(network, images_of(), replace(PLAIN, epochs=1, precision="float16"), seed=0)
+    for key, tensor in network.model.state_dict().items():
+        assert torch.equal(tensor, start[key])
+    assert state.scale["scale"] == 2.0**15
+
+
+def test_gradients_that_no_scale_brings_into_float16_name_the_member() -> None:
+    class Steep(torch.autograd.Function):
+        @staticmethod
+        def forward(_: Any, logits: Tensor) -> Tensor:
+            return logits.clone()
+
+        @staticmethod
+        def backward(_: Any, *gradients: Tensor) -> Tensor:
+            return gradients[0] * torch.inf
+
+    class Endless(Faint):
+        def forward(self, inputs: Tensor) -> Tensor:
+            found: Tensor = Steep.apply(super().forward(inputs))  # type: ignore[no-untyped-call]
+            return found
+
+    recipe = replace(PLAIN, epochs=40, precision="float16")
+    with pytest.raises(
+        InputError, match=r"member a: gradients exceed float16 in epoch 17; set finetune\.precision=float32"
+    ):
+        list(train(network_of(Endless(1.0)), images_of(), recipe, seed=0))
 
 
 @pytest.mark.parametrize("broken", ["weights", "rate"])

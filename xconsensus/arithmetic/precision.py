@@ -28,10 +28,10 @@ def check_precision(precision: str, device: torch.device, allowed: Collection[st
 def by_rule(network: Network, allowed: Collection[str], classes: int) -> Network | FewerBits:
     """The network in the arithmetic that follows from its device and itself alone, and never from a clock.
 
-    That of `_native`, where the explainer has ``allowed`` it, it changes the logits of noise by at most a twentieth,
+    That of `native`, where the explainer has ``allowed`` it, it changes the logits of noise by at most a twentieth,
     and, of bytes, there is enough to multiply for what is converted to them. Else float32.
     """
-    precision = _native(network.device)
+    precision = native(network.device)
     if precision not in allowed:
         return network
     try:
@@ -44,13 +44,23 @@ def by_rule(network: Network, allowed: Collection[str], classes: int) -> Network
     return found if _error(found) <= _FAITHFUL else network
 
 
-def _native(device: torch.device) -> str:
+def native(device: torch.device) -> str:
     """The arithmetic that a device is fastest in: float16 on GPUs that have instructions for it (from CUDA's compute
     capability 7.0 on), with steps an eighth of bfloat16's; int8 on a CPU that has them; else float32.
     """
     if device.type == "cuda":
         return "float16" if torch.cuda.get_device_capability(device) >= (7, 0) else "float32"
     return "int8" if multiplies_bytes(device) else "float32"
+
+
+def trained_in(device: torch.device) -> str:
+    """The arithmetic that training takes by rule: on GPUs bfloat16 where they have instructions for it, torch's
+    emulation is no such, else float16 as `native` says; float32 on a CPU.
+    """
+    if device.type != "cuda":
+        return "float32"
+    with torch.cuda.device(device):
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else native(device)
 
 
 def products_a_conversion(model: Int8, inputs: Tensor) -> float:

@@ -16,6 +16,7 @@ STAGES = {
     "run": "all five in order",
     "locate": "after vote: write boxes and masks of what the consensus points at",
     "status": "what is done, missing, running and failed; verify=true reads every file",
+    "doctor": "what works on this machine, and whether data set and weights are there; --json for programs",
 }
 USAGE = f"""usage: xconsensus STAGE [key=value ...]     stages, in order:
 {chr(10).join(f"  {stage:<9} {text}" for stage, text in STAGES.items())}
@@ -24,7 +25,7 @@ USAGE = f"""usage: xconsensus STAGE [key=value ...]     stages, in order:
        xconsensus --version
 
 exit codes: 0 done, 1 a defect of the program, 2 bad input or a failure, 130 Ctrl-C, 143 SIGTERM;
-            of status: 0 all is done, 2 something failed or is damaged, 3 something is missing
+            of status: 0 all is done, 2 something failed or is damaged, 3 something is missing; of doctor alike
 
 examples:
   xconsensus run experiment=shapes
@@ -35,6 +36,8 @@ examples:
 
 def main() -> None:
     """Entry point of the ``xconsensus`` command; USAGE has the exit codes."""
+    if sys.platform == "win32":
+        _fail("xconsensus runs on Linux and macOS; on Windows run it in WSL 2 (its file locks are POSIX's)")
     from xconsensus.jobs.signals import stopping
 
     with stopping():
@@ -46,9 +49,9 @@ def _main(arguments: list[str]) -> None:
     if first in ("-h", "--help"):
         print(USAGE, end="")
     elif first == "--version":
-        from xconsensus import __version__
+        from xconsensus.jobs.surroundings import version_lines
 
-        print(f"xconsensus {__version__}")
+        print("\n".join(version_lines()))
     elif first in ("-sc", "--shell-completion"):
         from xconsensus.cli.completion import complete
 
@@ -82,8 +85,9 @@ def _run(stage: str) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print; _exit_on prints it as one line
     folder = config_dir(sys.argv[1:])
     # key=value words first: Hydra's parser refuses them on both sides of an option
-    sys.argv[1:] = sorted(map(for_hydra, sys.argv[1:]), key=lambda word: not re.match(r"[+~]*\w[^=]*=", word))
-    jobs.failed, jobs.sweep = [], None
+    jobs.failed, jobs.sweep, jobs.as_json = [], None, stage == "doctor" and "--json" in sys.argv
+    words = [word for word in sys.argv[1:] if not (jobs.as_json and word == "--json")]  # unknown to Hydra
+    sys.argv[1:] = sorted(map(for_hydra, words), key=lambda word: not re.match(r"[+~]*\w[^=]*=", word))
     try:
         with faults_told(folder), one_line(), _help_with_sentences():
             hydra.main(version_base="1.3", config_path="pkg://xconsensus.conf", config_name=stage)(jobs.Job(stage))()

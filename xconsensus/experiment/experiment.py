@@ -114,6 +114,16 @@ def open_experiment(values: Mapping[str, Any], keep: bool = True) -> Experiment:
     room, skip = values["finetune"]["cache_gib"] * 2**30, values["on_bad_image"] == "skip"
     store = Store(Path(values["output_dir"]), group["name"])
     store.images(committee["name"])  # a name that can be no file stops here
+    members = committee_of(values, store)
+    inputs = Inputs(dataset, store, values["progress"], again=values["verify"], keep=keep)
+    largest = max(group["resize"], *(member.resize for member in members))
+    images = CroppedImages(dataset, group["resize"], group["size"], room, skip, largest)
+    return Experiment(values, dataset, images, inputs, tuple(members), store, device)
+
+
+def committee_of(values: Mapping[str, Any], store: Store) -> list[Member]:
+    """The members of a checked config's committee, in its order; InputError as `open_experiment`."""
+    group, committee = values["dataset"], values["committee"]
     specifications = catalogue.specifications(committee)
     members = members_of(
         specifications,
@@ -126,10 +136,7 @@ def open_experiment(values: Mapping[str, Any], keep: bool = True) -> Experiment:
         known=[name for name in specifications if store.predictions("test", name).is_file()],  # these were built once
     )
     _check_committee(committee, members)
-    inputs = Inputs(dataset, store, values["progress"], again=values["verify"], keep=keep)
-    largest = max(group["resize"], *(member.resize for member in members))
-    images = CroppedImages(dataset, group["resize"], group["size"], room, skip, largest)
-    return Experiment(values, dataset, images, inputs, tuple(members), store, device)
+    return members
 
 
 def _check_committee(committee: Mapping[str, Any], members: Sequence[Member]) -> None:

@@ -24,6 +24,7 @@ SHARED = ("finetune", "explain")  # stages that `shards` jobs can share
 SEVERAL = ("run", "plot", "locate", "status")  # stages that go through several explainers
 OUTCOME = "outcome.json"  # in each job's folder: how it ended
 failed: list[str] | None = None  # what was wrong in the jobs of this process; None in one that a launcher started
+as_json = False  # whether the stage is asked for JSON, by --json
 sweep: Path | None = None  # the folder of the sweep that this process started
 
 
@@ -70,7 +71,7 @@ class Job:
         try:
             stage.run(configs if self.stage in SEVERAL else configs[0])
         except SystemExit as end:
-            if self.stage == "status" or end.code:  # its answer, or a launcher that queues the job again
+            if self.stage in ("status", "doctor") or end.code:  # its answer, or a launcher that queues the job again
                 raise
             raise InputError(f"own code of the config ended the program, by sys.exit({end.code})") from end
 

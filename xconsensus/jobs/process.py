@@ -6,6 +6,7 @@ import torch
 
 from xconsensus.errors import InputError
 from xconsensus.jobs.job import job_number, job_threads
+from xconsensus.jobs.kernels import check_kernels
 from xconsensus.jobs.memory import keep_freed_memory
 from xconsensus.store.files import remove_leftovers
 
@@ -25,15 +26,24 @@ def set_up(threads: int | None, shares: int, leftovers: Path | None) -> None:
 
 
 def device_of(name: str) -> torch.device:
-    """The device of a name, or with auto the GPU that is this job's, else the CPU; InputError for one not here."""
-    if name == "auto":
-        return own_device(job_number())
+    """The device of a name, or with auto the GPU that is this job's, else the CPU.
+
+    InputError for one that is not here or not supported, and a GPU that torch has no kernels for.
+    """
     try:
-        device = torch.device(f"cuda:{name}" if name.isdigit() else name)
+        named = f"cuda:{name}" if name.isdigit() else name
+        device = own_device(job_number()) if name == "auto" else torch.device(named)
+        if device.type not in ("cpu", "cuda"):
+            raise InputError(f"device={name} is not supported, only cpu and cuda are: set device=cpu{_why(device)}")
+        check_kernels(device)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device={name} cannot be used here; try device=auto or device=cpu") from error
     return device
+
+
+def _why(device: torch.device) -> str:
+    return " (Apple's GPUs have no float64, in which sums are taken)" if device.type == "mps" else ""
 
 
 def own_device(job: int | None) -> torch.device:

@@ -208,8 +208,10 @@ class Finetune:
     )
     random_crop: bool = key(True, "of input_size out of the short edge at resize; paper: 224 of 256")
     flip: float = key(0.5, "probability of a horizontal flip; not in the paper")
-    precision: Literal["auto", "float32", "bfloat16"] = key(
-        "auto", "auto (bfloat16 on CUDA, which is not in the paper, else float32) | float32 | bfloat16"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = key(
+        "auto",
+        "auto (not in the paper: on GPUs bfloat16 where they have it, else float16 with the loss scaled; float32"
+        " elsewhere) | float32 | bfloat16 | float16",
     )
     eval_batch_size: int = key(256, "images a pass of predictions", least=1)
     cache_gib: float = key(4.0, "decoded training images are kept in memory up to this size")
@@ -319,7 +321,7 @@ class Config:
 
     output_dir: Folder = key("outputs", "artefacts go to <output_dir>/<dataset.name>/")
     seed: int = key(0, "of every random draw, together with the image id")
-    device: str = key("auto", "auto | cpu | cuda | cuda:1, or 1 ...")
+    device: str = key("auto", "auto | cpu | cuda | cuda:1, or 1 ...; Apple's mps is not supported")
     threads: int | None = key(None, "CPU threads; null: torch's own choice", least=1)
     progress: Literal["auto", "bar", "log", "off"] = key("auto", "how long work is followed")
     dry_run: bool = key(False, "check all input, say what would be done, do nothing")

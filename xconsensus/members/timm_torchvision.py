@@ -123,17 +123,22 @@ def classes_of(name: str, library: str, model: str, tag: str | bool) -> int:
 
 def how_to_get(name: str, library: str, model: str, tag: str | bool) -> str:
     """What to do about weights that cannot be downloaded: which file to fetch, and where to put it."""
-    if library == "timm":
-        cfg = _timm_cfg(name, model, tag)
-        weights, file, source = timm_name(model, tag), cfg.url, cfg.url
-        if cfg.hf_hub_id:
-            file = cfg.hf_hub_filename or "model.safetensors"
-            source = f"{file} of {cfg.hf_hub_id} on the Hugging Face hub"
-    else:
-        found = torchvision_weights(name, model, tag)
-        weights, file, source = str(found), found.url, found.url
+    hub, url, filename = source_of(name, library, model, tag)
+    file = (filename or "model.safetensors") if hub else url
+    source = f"{file} of {hub} on the Hugging Face hub" if hub else url
+    weights = timm_name(model, tag) if library == "timm" else str(torchvision_weights(name, model, tag))
     place = f"<committee.weights_dir>/{name}{Path(file).suffix}"
     return f"{library} cannot provide the weights {weights}: fetch {source} elsewhere and put it at {place}"
+
+
+def source_of(name: str, library: str, model: str, tag: str | bool) -> tuple[str, str, str]:
+    """Where weights are downloaded: the repository on the Hugging Face hub or "", else the address, and in the
+    repository the file's name where it is not the usual one.
+    """
+    if library == "timm":
+        cfg = _timm_cfg(name, model, tag)
+        return cfg.hf_hub_id or "", cfg.url or "", cfg.hf_hub_filename or ""
+    return "", torchvision_weights(name, model, tag).url, ""
 
 
 def local_file(name: str, folder: Path) -> str | None:

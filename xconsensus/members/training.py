@@ -17,10 +17,12 @@ from xconsensus.members.network import Network, set_trainable
 from xconsensus.seeding import generator, seed_of
 from xconsensus.threads import ahead
 
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
 
 @dataclass(frozen=True)
 class Recipe:
-    """Hyper-parameters; keys/schema.py says which are the paper's. ``precision`` is float32 or bfloat16."""
+    """Hyper-parameters; keys/schema.py says which are the paper's. ``precision`` is one of `PRECISIONS`."""
 
     epochs: int
     learning_rate: float
@@ -35,8 +37,8 @@ class Recipe:
     precision: str
 
     def __post_init__(self) -> None:
-        if self.precision not in ("float32", "bfloat16"):
-            raise InputError(f"finetune.precision={self.precision} is neither float32 nor bfloat16")
+        if self.precision not in PRECISIONS:
+            raise InputError(f"finetune.precision={self.precision} is none of auto, {', '.join(PRECISIONS)}")
         if self.epochs < 1 or self.batch_size < 1:
             raise InputError("finetune.epochs and finetune.batch_size must be at least 1")
         if self.clip_norm is not None and not self.clip_norm > 0:
@@ -67,12 +69,13 @@ class Images:
 
 @dataclass
 class State:
-    """Where a training stands after ``epoch`` epochs: weights, momentum, the history."""
+    """Where a training stands after ``epoch`` epochs: weights, momentum, the history, of float16 the loss's scale."""
 
     epoch: int = 0
     model: dict[str, Tensor] = field(default_factory=dict)
     momentum: dict[str, Tensor] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
+    scale: dict[str, float] = field(default_factory=dict)
 
 
 def train(network: Network, images: Images, recipe: Recipe, seed: int, state: State | None = None) -> Iterator[State]:
@@ -86,7 +89,9 @@ def train(network: Network, images: Images, recipe: Recipe, seed: int, state: St
         state ends with the same weights, those of the last epoch.
     state : the one to go on from; None = from the start.
 
-    Raises InputError naming the member when the loss is not finite.
+    In float16 the loss is scaled, that small gradients do not vanish, and a step whose gradients overflow is left out.
+
+    Raises InputError naming the member when the loss is not finite, or no scale keeps gradients within float16.
     """
     state = state or State()
     member, model = network.member.name, network.model
@@ -97,18 +102,21 @@ def train(network: Network, images: Images, recipe: Recipe, seed: int, state: St
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
     )
+    scaler = torch.amp.GradScaler(network.device.type, enabled=recipe.precision == "float16")
     if state.epoch:
         model.load_state_dict(state.model)
         _set_momentum(model, optimizer, state.momentum)
+        scaler.load_state_dict(state.scale)
     for epoch in range(state.epoch, recipe.epochs):
         torch.manual_seed(seed_of(seed, member, epoch, "dropout"))
         model.train()
         if recipe.frozen_statistics:
             _freeze_statistics(model)
-        loss = _epoch(network, optimizer, images, recipe, epoch, generator(seed, member, epoch))
+        loss = _epoch(network, optimizer, scaler, images, recipe, epoch, generator(seed, member, epoch))
         model.eval()
         state.history.append({"epoch": float(epoch + 1), "loss": loss})
         state.epoch, state.model, state.momentum = epoch + 1, model.state_dict(), _momentum(model, optimizer)
+        state.scale = scaler.state_dict()
         yield state
     model.eval()
     set_trainable(model, False)
@@ -117,6 +125,7 @@ def train(network: Network, images: Images, recipe: Recipe, seed: int, state: St
 def _epoch(
     network: Network,
     optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
     images: Images,
     recipe: Recipe,
     epoch: int,
@@ -132,7 +141,7 @@ def _epoch(
     for step, (inputs, labels) in enumerate(ahead(read, batches)):
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate(epoch + step / len(batches))
-        with torch.autocast(network.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+        with torch.autocast(network.device.type, PRECISIONS[recipe.precision], enabled=recipe.precision != "float32"):
             try:
                 logits = network(network.normalise(inputs.to(network.device)))
             except ValueError as error:
@@ -147,15 +156,23 @@ def _epoch(
         if not loss.requires_grad:
             raise InputError(f"member {network.member.name}: no gradient reaches its weights, which cannot be trained")
         if not torch.isfinite(loss):
+            other = ", or set finetune.precision=float32" if recipe.precision == "float16" else ""
             raise InputError(
                 f"member {network.member.name}: loss is {loss.item()} in epoch {epoch + 1};"
-                " lower finetune.learning_rate or set finetune.warmup_epochs"
+                f" lower finetune.learning_rate or set finetune.warmup_epochs{other}"
             )
         optimizer.zero_grad()
-        loss.backward()
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
         if recipe.clip_norm:
             torch.nn.utils.clip_grad_norm_(network.model.parameters(), recipe.clip_norm)
-        optimizer.step()
+        scaler.step(optimizer)
+        scaler.update()
+        if scaler.is_enabled() and scaler.get_scale() < 1:
+            raise InputError(
+                f"member {network.member.name}: gradients exceed float16 in epoch {epoch + 1};"
+                " set finetune.precision=float32"
+            )
         losses.append(loss.item() * len(labels))
     return sum(losses) / sum(map(len, batches))
 

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -41,8 +42,7 @@ def build(member: Member, num_classes: int, new_head: bool = True) -> nn.Module:
     except Exception as error:  # constructors and downloads raise nearly anything
         reason = _one_line(error)
         if member.pretrained:
-            with torch.device("meta"):
-                build(replace(member, pretrained=False), num_classes)  # raises where the kwargs are at fault
+            architecture(member, num_classes)  # raises where the kwargs are at fault
             advice = timm_torchvision.how_to_get(member.name, member.library, member.model, member.pretrained)
             raise InputError(f"member {member.name}: {advice} ({reason})") from error
         raise InputError(f"member {member.name}: {member.model} cannot be built with {kwargs} ({reason})") from error
@@ -162,8 +162,18 @@ def check_head(member: Member, num_classes: int) -> None:
 
 def head_tensors(member: Member, num_classes: int) -> list[str]:
     """Names of the tensors whose shape follows the number of classes: the head that fine-tuning replaces."""
-    architecture = replace(member, weights=None, pretrained=False)
-    with torch.device("meta"):
-        one, other = build(architecture, num_classes), build(architecture, num_classes + 1)
-    shapes = {key: tensor.shape for key, tensor in other.state_dict().items()}
-    return [key for key, tensor in one.state_dict().items() if tensor.shape != shapes[key]]
+    one, other = (architecture(member, classes).state_dict() for classes in (num_classes, num_classes + 1))
+    return [key for key, tensor in one.items() if tensor.shape != other[key].shape]
+
+
+def architecture(member: Member, num_classes: int) -> nn.Module:
+    """The member's network without its weights: for names and shapes. No draw of the caller's is used up.
+
+    Without numbers, on torch's device meta, or with random ones where a constructor computes with its tensors, as some
+    do for stochastic depth, and timm's RegNet for its widths. Raises InputError as `build` does.
+    """
+    bare = replace(member, weights=None, pretrained=False)
+    with torch.random.fork_rng(devices=[]):
+        with suppress(InputError), torch.device("meta"):
+            return build(bare, num_classes)
+        return build(bare, num_classes)

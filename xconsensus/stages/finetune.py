@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 from xxhash import xxh3_64_hexdigest
 
+from xconsensus.arithmetic.precision import trained_in
 from xconsensus.datasets import Record
 from xconsensus.datasets.records import check_labels
 from xconsensus.errors import InputError
@@ -109,8 +110,7 @@ def recipe_of(experiment: Experiment) -> Recipe:
     """The hyper-parameters of the config, the precision settled for the device."""
     values = {key: value for key, value in experiment.config["finetune"].items() if key in Recipe.__annotations__}
     if values["precision"] == "auto":
-        on_gpu = experiment.device.type == "cuda" and torch.cuda.is_bf16_supported()
-        values["precision"] = "bfloat16" if on_gpu else "float32"
+        values["precision"] = trained_in(experiment.device)
     return Recipe(**values)
 
 
@@ -196,12 +196,12 @@ def _own(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def _save(path: Path, state: State, settings: dict[str, Any], notes: dict[str, Any]) -> None:
     parts = {"model": state.model, "momentum": state.momentum}
     tensors = _own({f"{part}/{name}": tensor for part, named in parts.items() for name, tensor in named.items()})
-    write_tensors(path, tensors, settings, epoch=state.epoch, history=state.history, training=notes)
+    write_tensors(path, tensors, settings, epoch=state.epoch, history=state.history, scale=state.scale, training=notes)
 
 
 def _restore(path: Path) -> State:
     tensors, header = read_whole(path)
-    state = State(epoch=header["epoch"], history=header["history"])
+    state = State(epoch=header["epoch"], history=header["history"], scale=header.get("scale", {}))
     for key, tensor in tensors.items():
         part, name = key.split("/", 1)
         getattr(state, part)[name] = tensor
