@@ -57,9 +57,9 @@ class Images:
 class Scores:
     """One explainer's scores: the tables that `score` writes, and its maps.
 
-    ``growing``, ``random``, ``family`` and ``objects`` are None where the run has none. ``map_of`` gives a member's
-    explanation, or the consensus, (H, W), by member and image id; ``prediction_of`` the class that a member predicts,
-    in words, and its probability. ``extras`` is how many others join the family in a random committee.
+    ``growing``, ``random``, ``family``, ``objects`` and ``several`` are None where the run has none. ``map_of`` gives a
+    member's explanation, or the consensus, (H, W), by member and image id; ``prediction_of`` the class that a member
+    predicts, in words, and its probability. ``extras`` is how many others join the family in a random committee.
     """
 
     members: pd.DataFrame
@@ -70,6 +70,7 @@ class Scores:
     random: pd.DataFrame | None = None
     family: pd.DataFrame | None = None
     objects: pd.DataFrame | None = None
+    several: pd.DataFrame | None = None
     extras: tuple[int, int] = (0, 0)
     map_of: Callable[[str, str], Map] = absent
     prediction_of: Callable[[str, str], tuple[str, float]] = absent
@@ -131,6 +132,11 @@ class Results:
     def pixels(self) -> dict[str, Scores]:
         """The explainers on pixels, SmoothGrad as a rule."""
         return {name: each for name, each in self.scores.items() if not each.on_superpixels}
+
+    @property
+    def several(self) -> dict[str, pd.DataFrame]:
+        """Explainer -> its several.csv, of those that have one."""
+        return {name: each.several for name, each in self.scores.items() if each.several is not None}
 
     def caption(self, *what: str, explainers: Sequence[str] | None = None) -> str:
         """Data set, images, members and explainers in a line, as it stands under a figure, and then ``what``."""

@@ -17,6 +17,7 @@ from xconsensus import published
 from xconsensus.errors import InputError
 from xconsensus.published import ENSEMBLE
 from xconsensus.scores.metrics import Correlation, correlation
+from xconsensus.scores.several import STARTS
 
 EXPLAINERS = {"lime": "LIME", "smoothgrad": "SmoothGrad"}
 
@@ -121,6 +122,26 @@ def correlations(members: Mapping[str, pd.DataFrame], dataset: str | None = None
         paper = paper[["x", "y", "pearson_r"]].rename(columns={"pearson_r": "published_r"})
         result = result.merge(paper, how="left", on=["x", "y"])
     return result
+
+
+def several(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """`several.several_table` of each explainer, one below the other, the groups named (section 5.1)."""
+    named = [table.assign(explainer=name, group=group_names(table)) for name, table in tables.items()]
+    table = pd.concat(named).drop(columns="start")
+    return table[["explainer", "by", "group", *table.columns.difference(["explainer", "by", "group"], sort=False)]]
+
+
+def group_names(table: pd.DataFrame) -> list[str]:
+    """The groups of a `several.several_table` in words: 3 - 4 objects, 5 - 10 % of the image."""
+    return [_group_name(by, start) for by, start in zip(table["by"], table["start"], strict=True)]
+
+
+def _group_name(by: str, start: float) -> str:
+    starts = STARTS[by]
+    end = next((each for each in starts if each > start), None)
+    if by == "share":
+        return f"{100 * start:g} - {100 * (end or 1):g} %"
+    return f"{start:g} or more" if end is None else f"{start:g}" if end == start + 1 else f"{start:g} - {end - 1:g}"
 
 
 def sigma(images: pd.DataFrame, members: pd.DataFrame, sigma: float) -> pd.DataFrame:
