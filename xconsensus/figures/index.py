@@ -139,7 +139,7 @@ def _data_sets(results: Results) -> Arguments:
     for panel in results.panels:
         dataset = panel.partition("/")[0]
         r = published.correlations(own.get(dataset) or dataset).set_index(["x", "y"])["pearson_r"]
-        if (pair := (f"consensus_score_{name}", "accuracy")) in r.index:
+        if (pair := (f"consensus_score_{tables.kind_of(name, results.kinds)}", "accuracy")) in r.index:
             stated[panel] = float(r[pair])
     return results.panels, f"{results.under_panels}; {tables.EXPLAINERS.get(name, name)}", results.level, stated
 
@@ -149,11 +149,11 @@ def _members(results: Results) -> Arguments:
 
 
 def _table1(results: Results) -> Arguments:
-    return results.members, results.of_paper is None
+    return results.members, results.of_paper is None, results.kinds
 
 
 def _correlations(results: Results) -> Arguments:
-    return results.members, results.of_paper, results.level
+    return results.members, results.of_paper, results.level, results.kinds
 
 
 def _sigma(results: Results) -> Arguments:
@@ -164,7 +164,8 @@ def _comparison(results: Results) -> Arguments:
     """Every claim of the paper that this run can be held against."""
     growing = {name: each.growing for name, each in results.scores.items() if each.growing is not None}
     random = {name: each.random for name, each in results.scores.items() if each.random is not None}
-    return results.members, growing, random, results.level, results.options.get("published"), results.loader
+    own, loader = results.options.get("published"), results.loader
+    return results.members, growing, random, results.level, own, loader, results.kinds
 
 
 def sigma(scores: Mapping[str, tuple[pd.DataFrame, pd.DataFrame, float]]) -> pd.DataFrame:

@@ -55,7 +55,7 @@ class Images:
 
 @dataclass(frozen=True)
 class Scores:
-    """One explainer's scores: the tables that `score` writes, and its maps.
+    """One explainer's scores: its ``method``, the tables that `score` writes, and its maps.
 
     ``growing``, ``random``, ``family``, ``objects`` and ``several`` are None where the run has none. ``map_of`` gives a
     member's explanation, or the consensus, (H, W), by member and image id; ``prediction_of`` the class that a member
@@ -72,6 +72,7 @@ class Scores:
     objects: pd.DataFrame | None = None
     several: pd.DataFrame | None = None
     extras: tuple[int, int] = (0, 0)
+    method: str = ""
     map_of: Callable[[str, str], Map] = absent
     prediction_of: Callable[[str, str], tuple[str, float]] = absent
 
@@ -132,6 +133,11 @@ class Results:
     def pixels(self) -> dict[str, Scores]:
         """The explainers on pixels, SmoothGrad as a rule."""
         return {name: each for name, each in self.scores.items() if not each.on_superpixels}
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """Explainer -> its method, where that is known: a LIME of any name stands beside the paper's LIME."""
+        return {name: each.method for name, each in self.scores.items() if each.method}
 
     @property
     def several(self) -> dict[str, pd.DataFrame]:

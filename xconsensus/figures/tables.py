@@ -22,10 +22,21 @@ from xconsensus.scores.several import STARTS
 EXPLAINERS = {"lime": "LIME", "smoothgrad": "SmoothGrad"}
 
 
-def table1(members: Mapping[str, pd.DataFrame], here: bool = True) -> pd.DataFrame:
+def kind_of(explainer: str, kinds: Mapping[str, str] | None) -> str:
+    """What the paper calls an explainer of this name: lime for every LIME, whatever its settings are called.
+
+    ``kinds`` maps names to methods; those that it lacks, as those of the paper's own numbers, are methods themselves.
+    """
+    return (kinds or {}).get(explainer, explainer)
+
+
+def table1(
+    members: Mapping[str, pd.DataFrame], here: bool = True, kinds: Mapping[str, str] | None = None
+) -> pd.DataFrame:
     """Table 1: ranks (scores) of the paper's five models, those of the paper above, those of ``members`` below.
 
-    Without ``here``, as where the members are the paper's own, the rows of the paper alone.
+    Without ``here``, as where the members are the paper's own, the rows of the paper alone. ``kinds`` are as
+    `kind_of` takes them.
 
     Returns text cells, a row a measure and a column a model; empty where the committee lacks the model. A member
     is that model if its name is the same but for case and punctuation; ranks are among the members found.
@@ -35,10 +46,9 @@ def table1(members: Mapping[str, pd.DataFrame], here: bool = True) -> pd.DataFra
         "Network Dissection (paper)": [str(rank) for rank in paper["network_dissection_rank"]],
         "User study (paper)": _ranked(paper["user_study_score"]),
     }
-    for explainer in members:
-        if f"consensus_score_{explainer}" in paper:
-            name = f"Consensus {EXPLAINERS.get(explainer, explainer)} (paper)"
-            rows[name] = _ranked(paper[f"consensus_score_{explainer}"])
+    for kind in (kind_of(explainer, kinds) for explainer in members):
+        if f"consensus_score_{kind}" in paper:
+            rows[f"Consensus {EXPLAINERS[kind]} (paper)"] = _ranked(paper[f"consensus_score_{kind}"])
     for explainer, table in members.items() if here else ():
         rows[f"Consensus {EXPLAINERS.get(explainer, explainer)} (here)"] = _ranked(table1_scores(table))
     table = pd.DataFrame.from_dict(rows, orient="index", columns=list(paper.index))
@@ -98,11 +108,17 @@ def table2(members: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return merged.reset_index(drop=True)
 
 
-def correlations(members: Mapping[str, pd.DataFrame], dataset: str | None = None, level: float = 0.95) -> pd.DataFrame:
+def correlations(
+    members: Mapping[str, pd.DataFrame],
+    dataset: str | None = None,
+    level: float = 0.95,
+    kinds: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
     """All correlations of Figures 4, 5, 6 and 10 over the members, the ensemble left out.
 
     Returns one row a pair of `table2` columns: x, y, and the fields of `metrics.Correlation`. For a ``dataset`` of
-    the paper the column published_r holds the paper's Pearson r, NaN where it states none.
+    the paper the column published_r holds the paper's Pearson r of explainers of these ``kinds`` (`kind_of`), NaN where
+    it states none.
     """
     table = table2(members)
     table = table[table["member"] != ENSEMBLE]
@@ -119,8 +135,14 @@ def correlations(members: Mapping[str, pd.DataFrame], dataset: str | None = None
     result = pd.DataFrame(rows, columns=["x", "y", *Correlation.__annotations__])
     paper = published.correlations(dataset) if dataset else pd.DataFrame()
     if len(paper):
-        paper = paper[["x", "y", "pearson_r"]].rename(columns={"pearson_r": "published_r"})
-        result = result.merge(paper, how="left", on=["x", "y"])
+        stated = paper.set_index(["x", "y"])["pearson_r"]
+        called = {
+            f"{column}_{name}": f"{column}_{kind_of(name, kinds)}"
+            for column in ("consensus_score", "mean_average_precision")
+            for name in members
+        }
+        pairs = [tuple(called.get(each, each) for each in pair) for pair in zip(result["x"], result["y"], strict=True)]
+        result["published_r"] = [stated.get(pair, np.nan) for pair in pairs]
     return result
 
 

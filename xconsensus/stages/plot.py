@@ -232,6 +232,7 @@ def _scores(experiment: Experiment, records: Sequence[Record]) -> Scores:
         objects=read_csv(objects) if objects.is_file() else None,
         several=read_csv(several) if "several" in settings and several.is_file() else None,
         extras=tuple(settings["random"]["extras"]) if "random" in settings else (0, 0),
+        method=experiment.explainer["method"],
         map_of=maps.of,
         prediction_of=partial(_prediction, maps),
         **optional,
