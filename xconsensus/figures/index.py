@@ -128,7 +128,7 @@ def _growing(results: Results) -> Arguments:
 
 
 def _several(results: Results) -> Arguments:
-    what = "n: images; best member: of these images the one with the highest mAP"
+    what = "n: images; best member: highest mAP of all images"
     return results.several, results.caption(what, results.weighted, explainers=[*results.several]), results.level
 
 
