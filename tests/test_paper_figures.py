@@ -83,7 +83,7 @@ def test_table_2_has_every_member_and_the_committee(laid: Laid, tmp_path: Path, 
     np.testing.assert_allclose(table["accuracy"][:-1], accuracies(laid, dataset, voters))
     own = scores(laid.explanations(dataset, voters), voters, voters)
     np.testing.assert_allclose(table["consensus_score_lime"][:-1], own, rtol=1e-4)
-    precision = [column for column in table if column.startswith("mean_average_precision")]
+    precision = [name for name in map(str, table) if name.startswith("mean_average_precision")]
     assert len(precision) == (2 if dataset == "cub200" else 0)
     for column in precision:
         agreed = consensus_of(laid, dataset, column.rpartition("_")[2]).values()
