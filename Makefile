@@ -23,7 +23,8 @@ NAME = $(if $(filter fig1 fig2 fig3 fig4 fig5 fig6 fig7 fig8,$@),$(subst fig,fig
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-slurm reproduce paper published smoke test test-cluster test-faults test-lowest audit lint format \
-        build clean fig1 fig2 fig3 fig4 fig5 fig6 fig7 fig8 fig9 fig10 fig11 fig12 fig13 fig14 fig15 table1 table2 sec452
+        build clean fig1 fig2 fig3 fig4 fig5 fig6 fig7 fig8 fig9 fig10 fig11 fig12 fig13 fig14 fig15 table1 table2 sec51 \
+        sec452
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -67,7 +68,7 @@ reproduce: .venv/.installed ## the whole experiment: train, explain, vote, score
 fig1 fig2 fig3 fig4 fig5 fig6 fig7 fig8 fig10 fig12 fig13 fig14 fig15 table1 table2 sec452: .venv/.installed ## one figure or table of the paper, with all that it needs
 	@for each in $(RUNS); do $(BIN)/xconsensus run experiment=$$each figure=$(NAME) $(ARGS) || exit; done
 
-fig9: .venv/.installed ## figure 9, of images with several objects
+fig9 sec51: .venv/.installed ## images of several objects: figure 9, and section 5.1's precision by their number and size
 ifeq ($(EXPERIMENT),shapes)
 	@$(BIN)/xconsensus finetune experiment=shapes $(ARGS)
 endif

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from xconsensus import published
+from xconsensus.figures import tables
 from xconsensus.figures.comparison import comparison
 
 
@@ -155,3 +156,28 @@ def test_the_order_of_table_1_is_compared_among_the_models_that_are_there() -> N
     row = comparison({"lime": table}).iloc[-1]
     assert (row["n"], row["published"]) == (3, 1)
     assert row["here"] == pytest.approx(-1 / 3)  # one of the three pairs is in the published order
+
+
+@pytest.mark.parametrize("dataset", published.DATASETS)
+def test_the_paper_s_numbers_stand_beside_every_lime_whatever_its_name(dataset: str) -> None:
+    members = published.members(dataset)
+    renamed = {"lime_500": members["lime"], "smoothgrad": members["smoothgrad"]}
+    trials = pd.DataFrame({"size": [1, 2], "pearson_r": [0.9, 0.8], "mean_average_precision": [0.5, 0.6]})
+    known = comparison(members, {"lime": trials}, {"lime": trials}, own=dataset)
+    found = comparison(renamed, {"lime_500": trials}, {"lime_500": trials}, own=dataset, kinds={"lime_500": "lime"})
+    columns = ["published_on", "published", "here", "agrees"]
+    pd.testing.assert_frame_equal(found[columns], known[columns])
+    assert all("lime_500" in claim for claim in found["claim"] if "lime" in claim)
+    kinds = {"lime_500": "lime"}
+    pd.testing.assert_series_equal(
+        tables.correlations(renamed, dataset, kinds=kinds)["published_r"],
+        tables.correlations(members, dataset)["published_r"],
+    )
+    assert "Consensus LIME (paper)" in [*tables.table1(renamed, kinds=kinds)["measure"]]
+
+
+def test_another_method_that_is_called_lime_has_no_published_number() -> None:
+    members = published.members("imagenet")
+    found = comparison({"lime": members["lime"]}, own="imagenet", kinds={"lime": "own.py:Other"})
+    assert found.empty
+    assert set(tables.table1(members, kinds={"lime": "own.py:Other"})["measure"]).isdisjoint({"Consensus LIME (paper)"})

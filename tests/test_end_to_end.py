@@ -18,7 +18,8 @@ from scipy import stats
 
 from xconsensus.datasets import Record
 from xconsensus.datasets.shapes import Shapes
-from xconsensus.stages import explain, finetune
+from xconsensus.experiment import trained
+from xconsensus.stages import explain
 from xconsensus.store.tensors import read_whole, write_tensors
 
 sklearn_metrics = pytest.importorskip("sklearn.metrics")
@@ -308,7 +309,7 @@ def test_weights_stay_when_an_option_is_taken_out_unless_it_shaped_them(untraine
 
 def test_training_cut_off_goes_on_to_the_same_weights(untrained: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ("committee.only=[resnet]", "finetune.epochs=4")
-    save, saved = finetune._save, []
+    save, saved = trained._save, []
 
     def save_and_stop(*values: Any) -> None:
         save(*values)
@@ -318,7 +319,7 @@ def test_training_cut_off_goes_on_to_the_same_weights(untrained: Project, monkey
 
     untrained.done("finetune", *arguments)
     whole = untrained.files()
-    monkeypatch.setattr(finetune, "_save", save_and_stop)
+    monkeypatch.setattr(trained, "_save", save_and_stop)
     cut = f"output_dir={untrained.folder}/cut"
     assert untrained.run("finetune", *arguments, cut).code == 130
     weights = untrained.folder / "cut/shapes/weights"

@@ -14,10 +14,10 @@ EXPERIMENTS = ("imagenet", "cub", "cars", "flowers", "foods")
 
 
 def name_of(word: str) -> str:
-    """fig05 for 5, 5a, fig5; sec452 for 4.5.2; table1 for table 1."""
+    """fig05 for 5, 5a, fig5; sec452 for 4.5.2, sec51 for 5.1; table1 for table 1."""
     word = word.strip().replace(" ", "")
-    if word in ("4.5.2", "sec452"):
-        return "sec452"
+    if re.fullmatch(r"\d(\.\d)+", word):
+        return f"sec{word.replace('.', '')}"
     if match := re.fullmatch(r"(?:fig)?(\d+)[ab]?", word):
         return f"fig{int(match[1]):02}"
     return word

@@ -22,9 +22,10 @@ from xconsensus.datasets.cropped import CroppedImages
 from xconsensus.datasets.images import crop_edges
 from xconsensus.datasets.own import OwnDataset
 from xconsensus.errors import InputError
+from xconsensus.experiment.locating import category_of, file_stems
 from xconsensus.figures.overlay import overlay
 from xconsensus.scores import locations
-from xconsensus.stages.locate import Object, category_of, file_stems
+from xconsensus.scores.locations import Object
 from xconsensus.store.files import read_csv, read_json
 
 RNG = np.random.default_rng(0)
@@ -325,7 +326,7 @@ def test_boxes_masks_and_maps_lie_on_the_whole_photographs(bright: Project) -> N
             assert np.nanmin(values) == pytest.approx(low, abs=1e-3)  # maps are packed as float16
             assert np.asarray(Image.open(folder / name / "overlays" / image_id)).shape == (height, width, 3)
     table = read_csv(folder / "locations.csv")
-    assert table["member"].tolist() == ["consensus", "second", "first", "third", "fourth", "centred box"]
+    assert table["member"].tolist() == ["consensus", "first", "second", "third", "fourth", "centred box"]
     assert (table["box_accuracy"][:-1] == 1).all()
     assert (table["max_box_accuracy"][:-1] == 1).all()
 
@@ -361,13 +362,56 @@ def test_the_table_is_that_of_the_files(scored: Project) -> None:
         assert len(read_json(folder / name / "coco.json")["annotations"]) == 6 - row["without_box"]
 
 
-def test_a_second_time_leaves_what_the_first_would(scored: Project) -> None:
+def times(project: Project) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in project.outputs.rglob("locations/**/*") if path.is_file()}
+
+
+def test_a_second_run_finds_it_done_and_another_member_is_added(scored: Project) -> None:
+    first = scored.done("locate", "explainer=lime")
+    before = times(scored)
+    second = scored.done("locate", "explainer=lime")
+    assert (second.out, times(scored)) == (first.out, before)
+    scored.done("locate", "explainer=lime", "locate.members=[first]")
+    after = times(scored)
+    assert {name: after[name] for name in before} == before
+    assert all("/lime/first/" in name for name in {*after} - {*before})
+    assert len(after) - len(before) == 3 * 6 + 3
+
+
+def test_a_run_that_was_cut_short_is_gone_on_with(scored: Project) -> None:
+    scored.done("locate", "explainer=lime", "locate.members=[first]")
+    before, folder = scored.files(), scored.outputs / "pets/locations/grids/lime"
+    (folder / "first/boxes.csv").unlink()
+    (folder / "first/masks/cat/0.png").unlink()
+    (folder / "locations.csv").unlink()
+    kept = (folder / "consensus/boxes.csv").stat().st_mtime_ns
+    scored.done("locate", "explainer=lime", "locate.members=[first]")
+    assert scored.files() == before
+    assert (folder / "consensus/boxes.csv").stat().st_mtime_ns == kept
+
+
+def test_other_settings_stop_until_they_may_overwrite(scored: Project) -> None:
     scored.done("locate", "explainer=lime", "locate.threshold=otsu")
     before = scored.files()
-    scored.done("locate", "explainer=lime", "locate.members=[first]")
-    assert scored.files() != before
-    scored.done("locate", "explainer=lime", "locate.threshold=otsu")
+    outcome = scored.run("locate", "explainer=lime", "locate.threshold=0.4")
+    assert outcome.code == 2
+    assert "threshold is otsu there, 0.4 now" in outcome.errors[0]
+    assert outcome.errors[0].endswith("or xconsensus locate overwrite=true")
     assert scored.files() == before
+    scored.done("locate", "explainer=lime", "locate.threshold=0.4", "overwrite=true")
+    assert scored.files() != before
+    scored.done("locate", "explainer=lime", "locate.threshold=otsu", "overwrite=true")
+    assert scored.files() == before
+
+
+def test_an_object_that_has_moved_since_is_seen(scored: Project) -> None:
+    scored.done("locate", "explainer=lime")
+    mask = np.zeros((48, 64), np.uint8)
+    mask[0:20, 0:20] = 255
+    paint(scored.folder / "masks/cat/0.png", mask)
+    outcome = scored.run("locate", "explainer=lime")
+    assert outcome.code == 2
+    assert "masks.contents is another now" in outcome.errors[0]
 
 
 def test_without_masks_there_is_no_table_and_a_dry_run_writes_nothing(scored: Project) -> None:
@@ -409,3 +453,16 @@ def test_the_stage_that_is_missing_is_named(explained: Project) -> None:
     outcome = explained.run("locate", "explainer=lime")
     assert outcome.code == 2
     assert "run xconsensus vote" in outcome.errors[0]
+
+
+@pytest.mark.parametrize(
+    ("stage", "name"),
+    [*((stage, "consensus") for stage in ("finetune", "plot", "locate", "run", "status")), ("locate", "centred box")],
+)
+def test_names_of_rows_are_no_member_s(photographs: Project, stage: str, name: str) -> None:
+    committee = photographs.folder / "conf/committee/grids.yaml"
+    committee.write_text(committee.read_text().replace("  fourth:", f"  {name}:"))
+    outcome = photographs.run(stage)
+    assert (outcome.code, len(outcome.errors)) == (2, 1)
+    assert f"member {name}: this is a row's name in the tables" in outcome.errors[0]
+    assert not photographs.outputs.exists()

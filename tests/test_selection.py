@@ -46,7 +46,7 @@ def test_right_images_are_those_of_all_or_any_members_or_every_one() -> None:
 def test_images_are_spread_over_the_classes(sample: str, images: int, per_class: int | None) -> None:
     chosen = choose(RECORDS, sample, images, per_class, seed=1)
     expected = fair_share(images, per_class)
-    if sample == "first" and images >= 4:
+    if images in (4, 7, 50):  # whole rounds
         assert counts_of(chosen) == expected
     else:  # which classes give one more in the last round is drawn
         assert sorted(counts_of(chosen)) == pytest.approx(sorted(expected), abs=1)
@@ -81,16 +81,31 @@ def test_fewer_images_than_classes_are_of_as_many_classes_all_along_the_labels(
         assert min(np.histogram(labels, 4, (0, classes))[0]) > 4
 
 
+@pytest.mark.parametrize(("images", "rounds"), [(1500, 1), (1001, 1), (2999, 2)])
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_a_later_round_is_spread_over_the_classes_too(sample: str, images: int, rounds: int) -> None:
+    records = [Record(f"{label}/{i}", label) for label in range(1000) for i in range(3)]
+    given = Counter(record.label for record in choose(records, sample, images, None, seed=3))
+    assert {*given.values()} == {rounds, rounds + 1}
+    more = sorted(label for label, count in given.items() if count == rounds + 1)
+    assert len(more) == images - 1000 * rounds
+    if sample == "first":
+        parts = [(number + 0.5) * 1000 / len(more) for number in range(len(more))]
+        assert np.abs(np.array(more) + 0.5 - parts).max() <= 0.5
+    elif images == 1500:
+        assert min(np.histogram(more, 4, (0, 1000))[0]) > 80
+
+
 def test_first_takes_the_first_of_each_class() -> None:
     chosen = choose(RECORDS, "first", 8, None, seed=0)
-    assert [record.image_id for record in chosen] == ["0/0", "0/1", "0/2", "1/0", "1/1", "2/0", "3/0", "3/1"]
+    assert [record.image_id for record in chosen] == ["0/0", "0/1", "1/0", "1/1", "1/2", "2/0", "3/0", "3/1"]
     assert choose(RECORDS, "first", 8, None, seed=1) == chosen
 
 
 def test_a_round_goes_through_the_classes_by_number_however_the_data_set_is_sorted() -> None:
     backwards = RECORDS[::-1]
     chosen = choose(backwards, "first", 6, None, seed=0)
-    assert [record.image_id for record in chosen] == ["3/6", "2/0", "1/2", "1/1", "0/8", "0/7"]
+    assert [record.image_id for record in chosen] == ["3/6", "3/5", "2/0", "1/2", "0/8", "0/7"]
 
 
 def test_random_depends_on_the_seed_and_reaches_every_image() -> None:

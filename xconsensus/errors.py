@@ -11,6 +11,7 @@ _MAKERS = {
     ("consensus", 2): "vote",
     ("scores", 2): "score",
     ("locations", 2): "locate",
+    ("locations", 3): "locate",
     ("superpixels", 1): "explain",
     ("predictions", 1): "finetune",
     ("weights", 0): "finetune",
@@ -71,7 +72,9 @@ class SettingsError(InputError):
 
     def __str__(self) -> str:
         stage = maker_of(self.path)
-        how = f"xconsensus run (or {stage})" if stage else "xconsensus run"
+        how = (
+            "xconsensus locate" if stage == "locate" else f"xconsensus run (or {stage})" if stage else "xconsensus run"
+        )
         return f"{self.path} was made with other settings: {self.difference}; set it back, or {how} overwrite=true"
 
 

@@ -79,3 +79,21 @@ def run_lengths(mask: NDArray[np.bool_]) -> dict[str, Any]:
     down = np.concatenate([[False], mask.T.ravel(), [not mask[-1, -1]]])
     ends = np.flatnonzero(down[1:] != down[:-1])
     return {"size": list(mask.shape), "counts": np.diff(ends, prepend=0).tolist()}
+
+
+def annotation(number: int, category: int, box: Sequence[int], mask: NDArray[np.bool_]) -> dict[str, Any]:
+    """The annotation of an image's one object in COCO's format, as JSON has it.
+
+    ``number`` is the image's and the annotation's, ``category`` the category's, ``box`` left, top, right and bottom in
+    pixels, the last two outside of it, ``mask`` (H, W).
+    """
+    left, top, right, bottom = box
+    return {
+        "id": number,
+        "image_id": number,
+        "category_id": category,
+        "bbox": [left, top, right - left, bottom - top],
+        "area": int(mask.sum()),
+        "segmentation": run_lengths(mask),
+        "iscrowd": 0,
+    }

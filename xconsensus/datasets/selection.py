@@ -35,8 +35,8 @@ def choose(
 ) -> list[Record]:
     """Images spread over the classes, in the order of ``records``: class after class gives one in turn.
 
-    Where there are fewer images than classes, ``first`` ones are of classes spread evenly over the sorted labels, and
-    random ones of classes drawn by the seed.
+    Where a round, the first or a later one, has more classes than images are still wanted, ``first`` ones are of
+    classes spread evenly over the round's sorted labels, and random ones of classes drawn by the seed.
 
     Parameters
     ----------
@@ -50,23 +50,23 @@ def choose(
     if sample not in SAMPLES:
         raise InputError(f"explain.sample={sample} is none of {', '.join(SAMPLES)}")
     order = list(range(len(records)))
-    if images is not None and sample == "first":
-        giving = _evenly(sorted({record.label for record in records}), images)
-        order = [index for index in order if records[index].label in giving]
     if sample == "random":
         order = torch.randperm(len(records), generator=generator(seed, "sample")).tolist()
     turns: defaultdict[int, int] = defaultdict(int)
-    ranked = []
-    for rank, index in enumerate(order):
+    rounds: defaultdict[int, dict[int, int]] = defaultdict(dict)  # of each, label -> image, in the order of their draw
+    for index in order:
         label = records[index].label
-        if per_class is None or turns[label] < per_class:
-            ranked.append((turns[label], rank if sample == "random" else label, index))
+        rounds[turns[label]][label] = index
         turns[label] += 1
-    chosen = sorted(index for *_, index in sorted(ranked)[: images if images is not None else len(ranked)])
-    return [records[index] for index in chosen]
+    chosen: list[int] = []
+    for number in range(len(rounds) if per_class is None else min(per_class, len(rounds))):
+        giving = rounds[number]
+        wanted = len(giving) if images is None else min(images - len(chosen), len(giving))
+        labels = _evenly(sorted(giving), wanted) if sample == "first" else [*giving][:wanted]
+        chosen += [giving[label] for label in labels]
+    return [records[index] for index in sorted(chosen)]
 
 
-def _evenly(labels: Sequence[int], count: int) -> set[int]:
-    """At most ``count`` of the labels (n,): the middle ones of as many parts of equal length."""
-    n = len(labels)
-    return {labels[(2 * part + 1) * n // (2 * count)] for part in range(count)} if count < n else {*labels}
+def _evenly(labels: Sequence[int], count: int) -> list[int]:
+    """``count`` of the labels (n,): the middle ones of as many parts of equal length."""
+    return [labels[(2 * part + 1) * len(labels) // (2 * count)] for part in range(count)]

@@ -40,6 +40,7 @@ def comparison(
     level: float = 0.95,
     own: str | None = None,
     loader: str = "",
+    kinds: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """One row a claim of the paper that a run can be held against.
 
@@ -55,6 +56,7 @@ def comparison(
     level : of intervals.
     own : the paper's data set that the members are of; None: what `nearest` says.
     loader : the data set's loader.
+    kinds : explainer -> its method, as `tables.kind_of` takes them.
 
     Columns: claim, published_on, published, here, low, high (interval of ``level``, for section 4.5.2 the range of
     its middle ``level`` of committees; NaN where there is none, and of r with fewer than ``ENOUGH`` members), n
@@ -66,11 +68,13 @@ def comparison(
     masks = [name for name, table in members.items() if _has_masks(table)]
     dataset, why = (own, "") if own else nearest_published(loader, bool(masks))
     claims = [
-        *_correlations(members, dataset, level),
-        *(_margins(masks, members, dataset) if dataset == "cub200" else ()),
-        *(_orders(members) if dataset == "imagenet" else ()),
-        *_random((random or {}).get(_ONLY), level),
-        *_convergence((growing or {}).get(_ONLY)),
+        *_correlations(members, dataset, level, kinds),
+        *(_margins(masks, members, dataset, kinds) if dataset == "cub200" else ()),
+        *(_orders(members, kinds) if dataset == "imagenet" else ()),
+        *_random(
+            {name: table for name, table in (random or {}).items() if tables.kind_of(name, kinds) == _ONLY}, level
+        ),
+        *_convergence({name: table for name, table in (growing or {}).items() if tables.kind_of(name, kinds) == _ONLY}),
     ]
     table = pd.DataFrame(claims, columns=Claim._fields)
     rows = table.to_dict("records")
@@ -91,8 +95,10 @@ def nearest_published(loader: str, masks: bool) -> tuple[str, str]:
     return "imagenet", "own data without masks, beside the paper's main data set without"
 
 
-def _correlations(members: Mapping[str, pd.DataFrame], dataset: str, level: float) -> Iterable[Claim]:
-    found = tables.correlations(members, dataset, level)
+def _correlations(
+    members: Mapping[str, pd.DataFrame], dataset: str, level: float, kinds: Mapping[str, str] | None
+) -> Iterable[Claim]:
+    found = tables.correlations(members, dataset, level, kinds)
     for row in found.to_dict("records"):
         if np.isfinite(row.get("published_r", np.nan)):
             claim = f"r of {rendering.heading(row['x'])} and {rendering.heading(row['y'])}"
@@ -100,47 +106,52 @@ def _correlations(members: Mapping[str, pd.DataFrame], dataset: str, level: floa
             yield Claim(claim, dataset, row["published_r"], row["pearson_r"], low, high, row["n"])
 
 
-def _margins(explainers: Iterable[str], members: Mapping[str, pd.DataFrame], dataset: str) -> Iterable[Claim]:
+def _margins(
+    explainers: Iterable[str], members: Mapping[str, pd.DataFrame], dataset: str, kinds: Mapping[str, str] | None
+) -> Iterable[Claim]:
     paper = published.members(dataset)
-    for name in (each for each in explainers if each in paper):
-        claim = f"{name}: consensus's mAP above the best member's"
-        legible = int(paper[name]["mean_average_precision"].notna().sum()) - 1
-        note = f"published: best of the {legible} legible of {len(paper[name]) - 1}"
-        own = members[name]
-        yield Claim(claim, dataset, _margin(paper[name]), _margin(own), n=len(own) - 1, note=note)
+    for name in explainers:
+        if (stated := paper.get(tables.kind_of(name, kinds))) is not None:
+            claim = f"{name}: consensus's mAP above the best member's"
+            legible = int(stated["mean_average_precision"].notna().sum()) - 1
+            note = f"published: best of the {legible} legible of {len(stated) - 1}"
+            own = members[name]
+            yield Claim(claim, dataset, _margin(stated), _margin(own), n=len(own) - 1, note=note)
 
 
-def _orders(members: Mapping[str, pd.DataFrame]) -> Iterable[Claim]:
+def _orders(members: Mapping[str, pd.DataFrame], kinds: Mapping[str, str] | None) -> Iterable[Claim]:
     """Kendall's tau with the order of Table 1, of the models that the committee has."""
     paper = published.table1().set_index("model")
     for name, table in members.items():
-        if (column := f"consensus_score_{name}") in paper:
+        if (column := f"consensus_score_{tables.kind_of(name, kinds)}") in paper:
             own = tables.table1_scores(table).dropna()
             if len(own) > 1:
                 tau = own.corr(paper[column][own.index], method="kendall")
                 yield Claim(f"{name}: order of table 1's models (Kendall's tau)", "imagenet", 1.0, tau, n=len(own))
 
 
-def _random(random: pd.DataFrame | None, level: float) -> Iterable[Claim]:
-    if random is None:
-        return
-    r = random["pearson_r"].dropna()
-    low, high = (float(r.quantile(end)) for end in ((1 - level) / 2, (1 + level) / 2))
-    claim = f"{_ONLY}: mean r of a family's scores under random and complete committees"
-    yield Claim(claim, "imagenet", 0.96, float(r.mean()), low, high, len(r))
+def _of_lime(found: Mapping[str, pd.DataFrame] | None, kinds: Mapping[str, str] | None) -> dict[str, pd.DataFrame]:
+    return {name: table for name, table in (found or {}).items() if tables.kind_of(name, kinds) == _ONLY}
 
 
-def _convergence(growing: pd.DataFrame | None) -> Iterable[Claim]:
-    if growing is None:
-        return
-    means = growing.groupby("size")["mean_average_precision"].mean()
-    far = means.index[means < means.iloc[-1] - CONVERGED]
-    size, whole = int(far.max()) + 1 if len(far) else 1, int(means.index.max())
-    claim = f"{_ONLY}: members until the consensus's mAP is within {CONVERGED} of the complete committee's"
-    for enough, where in _ENOUGH_MEMBERS.items():
-        agrees = "-" if whole <= enough else "yes" if size <= enough else "no"
-        note = f"the {enough} is the paper's ({where}), the bound of {CONVERGED} is ours"
-        yield Claim(claim, "cub200", enough, size, n=whole, agrees=agrees, note=note)
+def _random(random: Mapping[str, pd.DataFrame], level: float) -> Iterable[Claim]:
+    for name, table in random.items():
+        r = table["pearson_r"].dropna()
+        low, high = (float(r.quantile(end)) for end in ((1 - level) / 2, (1 + level) / 2))
+        claim = f"{name}: mean r of a family's scores under random and complete committees"
+        yield Claim(claim, "imagenet", 0.96, float(r.mean()), low, high, len(r))
+
+
+def _convergence(growing: Mapping[str, pd.DataFrame]) -> Iterable[Claim]:
+    for name, table in growing.items():
+        means = table.groupby("size")["mean_average_precision"].mean()
+        far = means.index[means < means.iloc[-1] - CONVERGED]
+        size, whole = int(far.max()) + 1 if len(far) else 1, int(means.index.max())
+        claim = f"{name}: members until the consensus's mAP is within {CONVERGED} of the complete committee's"
+        for enough, where in _ENOUGH_MEMBERS.items():
+            agrees = "-" if whole <= enough else "yes" if size <= enough else "no"
+            note = f"the {enough} is the paper's ({where}), the bound of {CONVERGED} is ours"
+            yield Claim(claim, "cub200", enough, size, n=whole, agrees=agrees, note=note)
 
 
 def _has_masks(table: pd.DataFrame) -> bool:

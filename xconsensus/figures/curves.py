@@ -1,14 +1,15 @@
-"""What happens with other committees: their size (Figure 8), their members (section 4.5.2)."""
+"""What other committees change: their size (Figure 8), their members (section 4.5.2); and several objects (5.1)."""
 
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from xconsensus.errors import InputError
 from xconsensus.figures import style
-from xconsensus.figures.tables import EXPLAINERS
+from xconsensus.figures.tables import EXPLAINERS, group_names
 
 
 def fig08(trials: pd.DataFrame, members: int, caption: str = "") -> Figure:
@@ -82,4 +83,44 @@ def sec452(trials: Mapping[str, pd.DataFrame], caption: str = "") -> Figure:
     panels[0].set_ylabel("r with scores of the complete committee")
     style.lay_out(figure)
     style.finish(figure, {}, caption)
+    return figure
+
+
+_GROUPS = {"objects": "Objects in the image", "share": "Share of the image that the explained one covers"}
+_CURVES = (("consensus", "Consensus", "#D55E00", "*", 8), ("best", "Best member", "#0072B2", "o", 4))
+
+
+def sec51(several: Mapping[str, pd.DataFrame], caption: str = "", level: float = 0.95) -> Figure:
+    """Average precision of the consensus and the best member by number of objects, and by share covered (section 5.1).
+
+    ``several`` maps an explainer's name to `several.several_table`; a row each. Points are means of a group of images,
+    bars their intervals of ``level``.
+
+    Raises InputError if there is no explainer.
+    """
+    if not several:
+        raise InputError("section 5.1: no explainer has scores of several objects; score at least one")
+    figure = Figure(figsize=(style.FULL_WIDTH, 2.3 * len(several)))
+    panels = figure.subplots(len(several), len(_GROUPS), squeeze=False, sharey=True)
+    entries = {}
+    for row, (name, table) in zip(panels, several.items(), strict=True):
+        for axes, (by, words) in zip(row, _GROUPS.items(), strict=True):
+            group = table[table["by"] == by]
+            places = np.arange(len(group))
+            for shift, (column, label, colour, marker, size) in zip((-0.08, 0.08), _CURVES, strict=True):
+                line = {"color": colour, "marker": marker, "markersize": size, "linewidth": 0.8}
+                (entries[label],) = axes.plot(places + shift, group[column], **line)
+                ends = group[f"{column}_low"], group[f"{column}_high"]
+                axes.vlines(places + shift, *ends, colors=colour, linewidth=1.2, alpha=0.6)
+            (entries["A map of one value"],) = axes.plot(places, group["chance"], color="#999999", linestyle=":")
+            style.tidy(axes)
+            names = [f"{each}\nn = {n}" for each, n in zip(group_names(group), group["images"], strict=True)]
+            axes.set_xticks(places, names)
+            axes.set_xlabel(words)
+            axes.set_xlim(-0.5, len(group) - 0.5)
+        row[0].set_ylabel("mAP to the segmentation")
+        style.title(row[0], f"{EXPLAINERS.get(name, name)}, best member: {table['best_member'].iloc[0]}")
+    panels[0][0].set_ylim(bottom=0)
+    style.lay_out(figure)
+    style.finish(figure, entries, "; ".join(filter(None, [caption, f"bars: {100 * level:g} % intervals over images"])))
     return figure

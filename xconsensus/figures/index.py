@@ -36,6 +36,7 @@ OBJECTS = Need(
     lambda r: any(len(r.images.objects(each.image_id)) > 1 for each in r.images.spread(r.options["gallery"])),
     "images of the data set have one object",
 )
+COUNTED = Need(lambda r: bool(r.several), "their objects are not counted: run xconsensus score")
 ACCURACIES = Need(lambda r: not r.first.members["accuracy"].isna().all(), "accuracies are unknown")
 FAMILY = Need(lambda r: r.first.family is not None, "no family of at least two members and not all")
 SCORED = Need(
@@ -126,6 +127,11 @@ def _growing(results: Results) -> Arguments:
     return scores.growing.assign(panel=name), len(results.voters), results.caption(*what, explainers=[name])
 
 
+def _several(results: Results) -> Arguments:
+    what = "n: images; best member: highest mAP of all images"
+    return results.several, results.caption(what, results.weighted, explainers=[*results.several]), results.level
+
+
 def _data_sets(results: Results) -> Arguments:
     """Panel -> its members table, the caption, level, and panel -> the paper's r of its data set, if it states one."""
     name, own = next(iter(results.scores)), {results.dataset: results.options.get("published")}
@@ -133,7 +139,7 @@ def _data_sets(results: Results) -> Arguments:
     for panel in results.panels:
         dataset = panel.partition("/")[0]
         r = published.correlations(own.get(dataset) or dataset).set_index(["x", "y"])["pearson_r"]
-        if (pair := (f"consensus_score_{name}", "accuracy")) in r.index:
+        if (pair := (f"consensus_score_{tables.kind_of(name, results.kinds)}", "accuracy")) in r.index:
             stated[panel] = float(r[pair])
     return results.panels, f"{results.under_panels}; {tables.EXPLAINERS.get(name, name)}", results.level, stated
 
@@ -147,11 +153,11 @@ def _leveled(results: Results) -> Arguments:
 
 
 def _table1(results: Results) -> Arguments:
-    return results.members, results.of_paper is None
+    return results.members, results.of_paper is None, results.kinds
 
 
 def _correlations(results: Results) -> Arguments:
-    return results.members, results.of_paper, results.level
+    return results.members, results.of_paper, results.level, results.kinds
 
 
 def _sigma(results: Results) -> Arguments:
@@ -162,7 +168,8 @@ def _comparison(results: Results) -> Arguments:
     """Every claim of the paper that this run can be held against."""
     growing = {name: each.growing for name, each in results.scores.items() if each.growing is not None}
     random = {name: each.random for name, each in results.scores.items() if each.random is not None}
-    return results.members, growing, random, results.level, results.options.get("published"), results.loader
+    own, loader = results.options.get("published"), results.loader
+    return results.members, growing, random, results.level, own, loader, results.kinds
 
 
 def sigma(scores: Mapping[str, tuple[pd.DataFrame, pd.DataFrame, float]]) -> pd.DataFrame:
@@ -200,6 +207,7 @@ _FIGURES = (
     Entry("fig13", "images, by pixels", gallery, _gallery(_PIXELS, False), (PIXELS,), _IMAGENET, (NO_MASKS,)),
     Entry("fig14", "the same, with masks", gallery, _gallery(_AREAS, True), (MASKS, SUPERPIXELS), _CUB),
     Entry("fig15", "the same, with masks", gallery, _gallery(_PIXELS, True), (MASKS, PIXELS), _CUB),
+    Entry("sec51", "mAP by number and size of objects", curves.sec51, _one(_several), (OBJECTS, COUNTED), ("coco",)),
     Entry("sec452", "a family among others", curves.sec452, _one(_random), (FAMILY, FOUR_OF_FAMILY, SCORED), _IMAGENET),
 )
 _TABLES = (
@@ -207,6 +215,7 @@ _TABLES = (
     Entry("table2", "accuracy, scores and mAP", tables.table2, _one(_members), (), _BOTH, published=True),
     Entry("correlations", "all correlations, with intervals", tables.correlations, _one(_correlations), published=True),
     Entry("subsets", "r of some members alone", tables.subsets, _one(_leveled), (ACCURACIES, SCORED), published=True),
+    Entry("several", "sec51 in numbers", tables.several, _one(lambda r: (r.several,)), (OBJECTS, COUNTED)),
     Entry("sigma", "the RBF's sigma halved and doubled", sigma, _one(_sigma), (RBF,)),
     Entry("comparison", "each claim of the paper beside this run's number", comparison, _one(_comparison), (SCORED,)),
 )

@@ -55,11 +55,11 @@ class Images:
 
 @dataclass(frozen=True)
 class Scores:
-    """One explainer's scores: the tables that `score` writes, and its maps.
+    """One explainer's scores: its ``method``, the tables that `score` writes, and its maps.
 
-    ``growing``, ``random``, ``family`` and ``objects`` are None where the run has none. ``map_of`` gives a member's
-    explanation, or the consensus, (H, W), by member and image id; ``prediction_of`` the class that a member predicts,
-    in words, and its probability. ``extras`` is how many others join the family in a random committee.
+    ``growing``, ``random``, ``family``, ``objects`` and ``several`` are None where the run has none. ``map_of`` gives a
+    member's explanation, or the consensus, (H, W), by member and image id; ``prediction_of`` the class that a member
+    predicts, in words, and its probability. ``extras`` is how many others join the family in a random committee.
     """
 
     members: pd.DataFrame
@@ -70,7 +70,9 @@ class Scores:
     random: pd.DataFrame | None = None
     family: pd.DataFrame | None = None
     objects: pd.DataFrame | None = None
+    several: pd.DataFrame | None = None
     extras: tuple[int, int] = (0, 0)
+    method: str = ""
     map_of: Callable[[str, str], Map] = absent
     prediction_of: Callable[[str, str], tuple[str, float]] = absent
 
@@ -131,6 +133,16 @@ class Results:
     def pixels(self) -> dict[str, Scores]:
         """The explainers on pixels, SmoothGrad as a rule."""
         return {name: each for name, each in self.scores.items() if not each.on_superpixels}
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """Explainer -> its method, where that is known: a LIME of any name stands beside the paper's LIME."""
+        return {name: each.method for name, each in self.scores.items() if each.method}
+
+    @property
+    def several(self) -> dict[str, pd.DataFrame]:
+        """Explainer -> its several.csv, of those that have one."""
+        return {name: each.several for name, each in self.scores.items() if each.several is not None}
 
     def caption(self, *what: str, explainers: Sequence[str] | None = None) -> str:
         """Data set, images, members and explainers in a line, as it stands under a figure, and then ``what``."""

@@ -17,15 +17,27 @@ from xconsensus import published
 from xconsensus.errors import InputError
 from xconsensus.published import ENSEMBLE
 from xconsensus.scores.metrics import Correlation, correlation
+from xconsensus.scores.several import STARTS
 from xconsensus.scores.subsets import subsets as subsets_of
 
 EXPLAINERS = {"lime": "LIME", "smoothgrad": "SmoothGrad"}
 
 
-def table1(members: Mapping[str, pd.DataFrame], here: bool = True) -> pd.DataFrame:
+def kind_of(explainer: str, kinds: Mapping[str, str] | None) -> str:
+    """What the paper calls an explainer of this name: lime for every LIME, whatever its settings are called.
+
+    ``kinds`` maps names to methods; those that it lacks, as those of the paper's own numbers, are methods themselves.
+    """
+    return (kinds or {}).get(explainer, explainer)
+
+
+def table1(
+    members: Mapping[str, pd.DataFrame], here: bool = True, kinds: Mapping[str, str] | None = None
+) -> pd.DataFrame:
     """Table 1: ranks (scores) of the paper's five models, those of the paper above, those of ``members`` below.
 
-    Without ``here``, as where the members are the paper's own, the rows of the paper alone.
+    Without ``here``, as where the members are the paper's own, the rows of the paper alone. ``kinds`` are as
+    `kind_of` takes them.
 
     Returns text cells, a row a measure and a column a model; empty where the committee lacks the model. A member
     is that model if its name is the same but for case and punctuation; ranks are among the members found.
@@ -35,10 +47,9 @@ def table1(members: Mapping[str, pd.DataFrame], here: bool = True) -> pd.DataFra
         "Network Dissection (paper)": [str(rank) for rank in paper["network_dissection_rank"]],
         "User study (paper)": _ranked(paper["user_study_score"]),
     }
-    for explainer in members:
-        if f"consensus_score_{explainer}" in paper:
-            name = f"Consensus {EXPLAINERS.get(explainer, explainer)} (paper)"
-            rows[name] = _ranked(paper[f"consensus_score_{explainer}"])
+    for kind in (kind_of(explainer, kinds) for explainer in members):
+        if f"consensus_score_{kind}" in paper:
+            rows[f"Consensus {EXPLAINERS[kind]} (paper)"] = _ranked(paper[f"consensus_score_{kind}"])
     for explainer, table in members.items() if here else ():
         rows[f"Consensus {EXPLAINERS.get(explainer, explainer)} (here)"] = _ranked(table1_scores(table))
     table = pd.DataFrame.from_dict(rows, orient="index", columns=list(paper.index))
@@ -98,11 +109,17 @@ def table2(members: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return merged.reset_index(drop=True)
 
 
-def correlations(members: Mapping[str, pd.DataFrame], dataset: str | None = None, level: float = 0.95) -> pd.DataFrame:
+def correlations(
+    members: Mapping[str, pd.DataFrame],
+    dataset: str | None = None,
+    level: float = 0.95,
+    kinds: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
     """All correlations of Figures 4, 5, 6 and 10 over the members, the ensemble left out.
 
     Returns one row a pair of `table2` columns: x, y, and the fields of `metrics.Correlation`. For a ``dataset`` of
-    the paper the column published_r holds the paper's Pearson r, NaN where it states none.
+    the paper the column published_r holds the paper's Pearson r of explainers of these ``kinds`` (`kind_of`), NaN where
+    it states none.
     """
     table = table2(members)
     table = table[table["member"] != ENSEMBLE]
@@ -119,8 +136,14 @@ def correlations(members: Mapping[str, pd.DataFrame], dataset: str | None = None
     result = pd.DataFrame(rows, columns=["x", "y", *Correlation.__annotations__])
     paper = published.correlations(dataset) if dataset else pd.DataFrame()
     if len(paper):
-        paper = paper[["x", "y", "pearson_r"]].rename(columns={"pearson_r": "published_r"})
-        result = result.merge(paper, how="left", on=["x", "y"])
+        stated = paper.set_index(["x", "y"])["pearson_r"]
+        called = {
+            f"{column}_{name}": f"{column}_{kind_of(name, kinds)}"
+            for column in ("consensus_score", "mean_average_precision")
+            for name in members
+        }
+        pairs = [tuple(called.get(each, each) for each in pair) for pair in zip(result["x"], result["y"], strict=True)]
+        result["published_r"] = [stated.get(pair, np.nan) for pair in pairs]
     return result
 
 
@@ -132,6 +155,26 @@ def subsets(members: Mapping[str, pd.DataFrame], level: float = 0.95) -> pd.Data
         tables.append(subsets_of(own["consensus_score"], own["accuracy"], level).assign(explainer=name))
     found = pd.concat(tables, ignore_index=True)
     return found[["explainer", *found.columns.drop("explainer")]]
+
+
+def several(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """`several.several_table` of each explainer, one below the other, the groups named (section 5.1)."""
+    named = [table.assign(explainer=name, group=group_names(table)) for name, table in tables.items()]
+    table = pd.concat(named).drop(columns="start")
+    return table[["explainer", "by", "group", *table.columns.difference(["explainer", "by", "group"], sort=False)]]
+
+
+def group_names(table: pd.DataFrame) -> list[str]:
+    """The groups of a `several.several_table` in words: 3 - 4 objects, 5 - 10 % of the image."""
+    return [_group_name(by, start) for by, start in zip(table["by"], table["start"], strict=True)]
+
+
+def _group_name(by: str, start: float) -> str:
+    starts = STARTS[by]
+    end = next((each for each in starts if each > start), None)
+    if by == "share":
+        return f"{100 * start:g} - {100 * (end or 1):g} %"
+    return f"{start:g} or more" if end is None else f"{start:g}" if end == start + 1 else f"{start:g} - {end - 1:g}"
 
 
 def sigma(images: pd.DataFrame, members: pd.DataFrame, sigma: float) -> pd.DataFrame:

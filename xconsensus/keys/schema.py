@@ -229,8 +229,8 @@ class Explain:
     per_class: int | None = key(None, "how many of each class at most; null: any number", least=1)
     sample: Literal["first", "random"] = key(
         "first",
-        "first of each class in sorted order (the M4 benchmark's habit), of classes spread evenly where there are more"
-        " than images | random, by the seed",
+        "first of each class in sorted order (the M4 benchmark's habit), then second ones, of classes spread evenly where"
+        " a round has more than images are left | random, by the seed",
     )
     only_correct: Literal["all", "any", "none"] = key(
         "all", "images that all | any of the members classify correctly, or none: do not ask"
@@ -279,9 +279,11 @@ class Locate:
 class Plot:
     """Of these, what cannot be drawn from the run is left out, with the reason."""
 
-    figures: list[str] = key([*(f"fig{number:02}" for number in range(1, 16)), "sec452"], "figures that are drawn")
+    figures: list[str] = key(
+        [*(f"fig{number:02}" for number in range(1, 16)), "sec51", "sec452"], "figures that are drawn"
+    )
     tables: list[str] = key(
-        ["table1", "table2", "correlations", "subsets", "sigma", "comparison"], "tables that are written"
+        ["table1", "table2", "correlations", "subsets", "several", "sigma", "comparison"], "tables that are written"
     )
     gallery: int = key(3, "how many images get a figure of their own (figures 2, 3 and 9)", least=1)
     gallery_members: int = key(13, "how many members those show, from the most to the least accurate", least=1)

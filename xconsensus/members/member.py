@@ -11,6 +11,7 @@ from typing import Any
 from xconsensus import own_code
 from xconsensus.errors import InputError, nearest, safe_name
 from xconsensus.members import timm_torchvision
+from xconsensus.published import CENTRED, ENSEMBLE
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -143,6 +144,8 @@ def _member(name: str, spec: dict[str, Any], size: int, resize: int, weights_dir
     if absent := [key for key in ("library", "model") if not spec.get(key)]:
         raise InputError(f"member {name}: committee.members.{name}.{absent[0]} is missing")
     safe_name(name, "member")
+    if name in (CENTRED, ENSEMBLE):
+        raise InputError(f"member {name}: this is a row's name in the tables, of no member; call it otherwise")
     if spec["library"] not in LIBRARIES:
         raise InputError(f"member {name}: library={spec['library']} is unknown{nearest(spec['library'], LIBRARIES)}")
     spec = {key: value for key, value in spec.items() if value is not None}

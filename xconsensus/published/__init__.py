@@ -19,6 +19,7 @@ DATASETS = ("imagenet", "cub200")
 # accuracies on ImageNet that the scan prints, but that look shifted by a row or more: left out, and their weight shown
 DOUBTFUL = {"ResNet18": 0.715, "ResNet18_vd": 0.715, "ResNet200_vd": 0.730}
 ENSEMBLE = "consensus"  # the row of the committee itself, in these tables and in a run's own
+CENTRED = "centred box"  # a row of locations.csv, and like the consensus no member's name
 
 # Longest first: SE_ResNeXt is no SE_ResNet, and neither is a ResNet.
 _FAMILIES = sorted(

@@ -4,11 +4,18 @@ MaxBoxAcc is that of Choe et al. 2020, "Evaluating weakly supervised object loca
 2001.07437. Boxes are left, top, right, bottom in whole pixels, of which the last two lie outside.
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from xconsensus.errors import InputError
+from xconsensus.published import CENTRED
+from xconsensus.scores.metrics import Intervals, mean_over_images
 
 Boxes = NDArray[np.intp]
 Floats = NDArray[np.float64]
@@ -16,6 +23,35 @@ Floats = NDArray[np.float64]
 THRESHOLDS = np.arange(100) / 100  # of MaxBoxAcc
 ENOUGH = 0.5  # the IoU from which a box has found the object
 _NEIGHBOURS = np.ones((3, 3), dtype=bool)  # all eight
+
+
+class Object(NamedTuple):
+    """An image's object: its box, and how many of its pixels, and of all that count, each explained pixel covers."""
+
+    box: Boxes
+    covered: NDArray[np.int32]
+    counted: NDArray[np.int32]
+    pixels: int
+
+    def iou(self, mask: NDArray[np.bool_]) -> float:
+        """Intersection over union with explained pixels ``mask`` (size, size), in pixels of the whole image."""
+        shared = int(self.covered[mask].sum())
+        return shared / (int(self.counted[mask].sum()) + self.pixels - shared)
+
+    def box_ious(self, boxes: Boxes) -> Floats:
+        """IoU of boxes (THRESHOLDS, 4) with that of the object; 0 without boxes."""
+        return box_iou(boxes, self.box) if len(boxes) else np.zeros(len(THRESHOLDS))
+
+
+@dataclass
+class Located:
+    """What is found of a member, the consensus or the centred box: rows of boxes.csv, annotations of coco.json, and of
+    each image with a known object the IoUs of boxes at all thresholds.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    annotations: list[dict[str, Any]] = field(default_factory=list)
+    ious: list[Floats] = field(default_factory=list)
 
 
 def scaled(explanation: ArrayLike) -> Floats:
@@ -96,3 +132,46 @@ def max_box_accuracy(ious: Floats) -> tuple[float, int]:
     """MaxBoxAcc of IoUs (images, thresholds): the largest `box_accuracy`, and the place of the first that has it."""
     shares = box_accuracy(ious)
     return float(shares.max()), int(shares.argmax())
+
+
+_BOX = ("left", "top", "width", "height")
+
+
+def box_row(boxes: Boxes) -> dict[str, int | None]:
+    """The box of an image, or none (0, 4), as cells of boxes.csv."""
+    if not len(boxes):
+        return dict.fromkeys(_BOX)
+    left, top, right, bottom = map(int, boxes[0])
+    return dict(zip(_BOX, (left, top, right - left, bottom - top), strict=True))
+
+
+def boxes_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """boxes.csv: one row an image, of whole pixels; empty cells where there is no box."""
+    return pd.DataFrame(rows).astype(dict.fromkeys(_BOX, "Int64"))
+
+
+def locations_table(found: Mapping[str, Located], intervals: Intervals) -> pd.DataFrame:
+    """locations.csv: one row for the consensus, each member and the centred box, this one at its best threshold."""
+    columns, rows = [], []
+    for name, located in found.items():
+        ious = np.array(located.ious)
+        best, place = max_box_accuracy(ious)
+        own = ious[:, place] if name == CENTRED else np.array([row["box_iou"] for row in located.rows])
+        masks = [row["mask_iou"] for row in located.rows]
+        columns.append(own)
+        rows.append(
+            {
+                "member": name,
+                "without_box": sum(row["left"] is None for row in located.rows),
+                "box_iou": own.mean(),
+                "box_accuracy": float(box_accuracy(own)),
+                "max_box_accuracy": best,
+                "best_threshold": THRESHOLDS[place],
+                "mask_iou": float(mean_over_images(masks)) if masks else np.nan,
+            }
+        )
+    table = pd.DataFrame(rows)
+    low, high = intervals.of(np.stack(columns, axis=1))
+    table.insert(3, "box_iou_low", low)
+    table.insert(4, "box_iou_high", high)
+    return table

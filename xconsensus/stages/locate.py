@@ -1,25 +1,19 @@
 """locate: boxes and masks of what the consensus, and members, point at, in the pixels of the whole images."""
 
 import os
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from omegaconf import DictConfig
-from xxhash import xxh3_64_hexdigest
 
-from xconsensus import datasets
 from xconsensus.datasets import Record
-from xconsensus.datasets.coco_masks import run_lengths
-from xconsensus.datasets.cropped import Place
-from xconsensus.datasets.images import SUFFIXES
-from xconsensus.errors import InputError, nearest, safe_name
-from xconsensus.experiment.artefacts import digest, explained_images
+from xconsensus.datasets.coco_masks import annotation
+from xconsensus.errors import InputError, nearest
+from xconsensus.experiment.artefacts import explained_images
 from xconsensus.experiment.experiment import Experiment, start_all
 from xconsensus.experiment.explanations import (
     IMAGES_AT_A_TIME,
@@ -27,22 +21,28 @@ from xconsensus.experiment.explanations import (
     complete_explanations,
     without_missing,
 )
+from xconsensus.experiment.locating import Image, Spot, category_of, images_of, locations_settings, spot_of, whole_mask
 from xconsensus.experiment.maps import Maps
 from xconsensus.figures.gallery import as_bytes, strength_of
 from xconsensus.figures.overlay import overlay
 from xconsensus.figures.rendering import to_text
 from xconsensus.progress import counter, log
-from xconsensus.published import ENSEMBLE
-from xconsensus.scores import locations
-from xconsensus.scores.locations import THRESHOLDS, Boxes, Floats
-from xconsensus.scores.metrics import Intervals, mean_over_images
-from xconsensus.store.files import remove, write_csv, write_json
+from xconsensus.published import CENTRED, ENSEMBLE
+from xconsensus.scores.locations import (
+    Located,
+    box_row,
+    boxes_at,
+    boxes_table,
+    centred_boxes,
+    locations_table,
+    scaled,
+)
+from xconsensus.scores.metrics import Intervals
+from xconsensus.store.files import read_csv, read_settings, remove, write_csv, write_json
 from xconsensus.store.locks import claimed
 from xconsensus.store.pictures import write_png, write_tiff
-from xconsensus.store.provenance import Settings, versions
-
-CENTRED = "centred box"
-_BOX = ["left", "top", "width", "height"]
+from xconsensus.store.provenance import Settings, check_settings, versions
+from xconsensus.store.resume import is_made
 
 
 def run(configs: Sequence[DictConfig]) -> None:
@@ -52,32 +52,41 @@ def run(configs: Sequence[DictConfig]) -> None:
 
 
 def locate(experiment: Experiment) -> None:
-    """Write the locations of the consensus and of ``locate.members`` anew; where there are masks, also how well these
-    and every member's boxes meet the objects.
+    """Write the locations of the consensus and of ``locate.members``, and where there are masks how well these and
+    every member's boxes meet the objects; what is there already stays.
     """
     records = explained_images(experiment)
     ids = [record.image_id for record in records]
     experiment = without_missing(experiment, ids)
     complete_explanations(experiment, ids)
-    settings = _settings(experiment, complete_consensus(experiment, ids).settings, len(ids))
-    wanted = [ENSEMBLE, *_wanted(experiment)]
-    folder = _folder(experiment)
-    if experiment.config["dry_run"]:
-        log.info(f"locate would write boxes and masks of {', '.join(wanted)} on {len(ids)} images into {folder}")
-        return
-    for _ in claimed(experiment.store.root, [(folder / "locations.csv", None)]):
-        remove(folder)
-        found = _find(experiment, records, wanted)
-        for name in wanted:
-            write_csv(folder / name / "boxes.csv", _boxes_table(found[name]))
+    settings = locations_settings(experiment, complete_consensus(experiment, ids).settings, records)
+    options, seed = experiment.config["score"], experiment.seed
+    of_table = {**settings, "score": options, "seed": seed, "scored": experiment.shown_members}
+    wanted, folder = [ENSEMBLE, *_wanted(experiment)], _folder(experiment)
+    what = f"boxes and masks of {', '.join(wanted)} on {len(ids)} images"
+    paths = {name: folder / name / "boxes.csv" for name in wanted}
+    table = folder / "locations.csv"
+    for _ in claimed(experiment.store.root, [(table, None)]):
+        missing = [name for name, path in paths.items() if not _is_made(experiment, path, settings)]
+        rows = [ENSEMBLE, *experiment.shown_members, CENTRED] if experiment.dataset.has_masks else []
+        measured = rows if rows and not _is_made(experiment, table, of_table) else []
+        if experiment.config["dry_run"]:
+            log.info(f"locate would write {what} into {folder}; missing: {', '.join(missing) or 'none'}")
+            return
+        for name in missing:
+            remove(folder / name)
+        found = _find(experiment, records, missing, measured) if missing or measured else {}
+        for name in missing:
             write_json(folder / name / "coco.json", _coco(experiment, records, found[name], settings))
-        if experiment.dataset.has_masks:
-            table = _table(experiment, found)
-            write_csv(folder / "locations.csv", table, settings)
-            print(f"\n{experiment.explainer_name}: boxes on {len(ids)} images\n\n{to_text(table)}\n")
-    if nowhere := sum(row["left"] is None for each in found.values() for row in each.rows):
-        log.info(f"{experiment.explainer_name}: {nowhere} maps have one value everywhere, or none above 0, and no box")
-    log.info(f"{experiment.explainer_name}: boxes and masks of {', '.join(wanted)} on {len(ids)} images in {folder}")
+            write_csv(paths[name], boxes_table(found[name].rows), settings)
+        if measured:
+            intervals = Intervals(options["bootstrap"], options["level"], seed)
+            write_csv(table, locations_table({name: found[name] for name in measured}, intervals), of_table)
+        if nowhere := sum(row["left"] is None for each in found.values() for row in each.rows):
+            log.info(f"{experiment.explainer_name}: {nowhere} maps have one value everywhere, or none above 0: no box")
+    if experiment.dataset.has_masks:
+        print(f"\n{experiment.explainer_name}: boxes on {len(ids)} images\n\n{to_text(read_csv(table))}\n")
+    log.info(f"{experiment.explainer_name}: {what} in {folder}")
 
 
 def _folder(experiment: Experiment) -> Path:
@@ -95,168 +104,59 @@ def _wanted(experiment: Experiment) -> list[str]:
     return list(dict.fromkeys(map(str, wanted)))
 
 
-def _settings(experiment: Experiment, consensus: Settings, images: int) -> dict[str, Any]:
-    """What shapes the locations."""
-    return {
-        "consensus": digest(dict(consensus)),
-        "images": images,
-        "threshold": experiment.config["locate"]["threshold"],
-        "masks": datasets.mask_settings(experiment.dataset, experiment.config["dataset"]),
-        "score": experiment.config["score"],
-        "seed": experiment.seed,
-    }
+def _is_made(experiment: Experiment, path: Path, settings: Settings) -> bool:
+    """Whether a table is there as it is to be; SettingsError where of other settings, without overwrite=true."""
 
+    def check() -> None:
+        check_settings(path, read_settings(path), settings)
 
-# --- images ---
-
-
-class Object(NamedTuple):
-    """An image's object: its box, and how many of its pixels, and of all that count, each explained pixel covers."""
-
-    box: Boxes
-    covered: NDArray[np.int32]
-    counted: NDArray[np.int32]
-    pixels: int
-
-    def iou(self, mask: NDArray[np.bool_]) -> float:
-        """Intersection over union with explained pixels ``mask`` (size, size), in pixels of the whole image."""
-        shared = int(self.covered[mask].sum())
-        return shared / (int(self.counted[mask].sum()) + self.pixels - shared)
-
-
-class Image(NamedTuple):
-    """An explained image: its number, its files' path below their folders without suffix, and its object if known."""
-
-    number: int
-    record: Record
-    stem: str
-    place: Place
-    object: Object | None
-
-
-class Spot(NamedTuple):
-    """What a map points at: explained pixels, their box in the whole image or none (0, 4), and the threshold taken."""
-
-    mask: NDArray[np.bool_]
-    boxes: Boxes
-    threshold: float
-
-
-def _images(experiment: Experiment, records: Sequence[Record]) -> Iterator[list[Image]]:
-    """The explained images, some at a time."""
-    stems = file_stems([record.image_id for record in records])
-    places = map(experiment.images.place, records)
-    every = (
-        Image(number, record, stem, place, _object(experiment, record, place))
-        for number, (record, stem, place) in enumerate(zip(records, stems, places, strict=True))
-    )
-    for first in range(0, len(records), IMAGES_AT_A_TIME):
-        yield [image for image, _ in zip(every, records[first : first + IMAGES_AT_A_TIME], strict=False)]
-
-
-def file_stems(ids: Sequence[str]) -> list[str]:
-    """A relative path for each image id, all different: the id without an image's suffix, or a digest of what can be no
-    path.
-    """
-    paths = [PurePosixPath(image_id) for image_id in ids]
-    stems = [str(path.with_suffix("") if path.suffix.lower() in SUFFIXES else path) for path in paths]
-    stems = stems if len(set(stems)) == len(ids) else list(ids)
-    return [stem if _is_path(stem) else xxh3_64_hexdigest(os.fsencode(stem)) for stem in stems]
-
-
-def _is_path(stem: str) -> bool:
-    try:
-        return all(safe_name(part, "image") for part in stem.split("/"))
-    except InputError:
-        return False
-
-
-def _object(experiment: Experiment, record: Record, place: Place) -> Object | None:
-    """The object of an image, None without masks."""
-    if not experiment.dataset.has_masks:
-        return None
-    mask = experiment.dataset.mask(record)
-    void = experiment.dataset.void(record) if hasattr(experiment.dataset, "void") else None
-    counted = np.ones_like(mask) if void is None else ~void
-    return Object(locations.bounding_box(mask), place.counts(mask), place.counts(counted), int(mask.sum()))
-
-
-def spot_of(values: Floats, place: Place, rule: float | str) -> Spot:
-    """Where a scaled map (size, size) points, by the threshold or rule of ``locate.threshold``."""
-    threshold = locations.otsu(values) if isinstance(rule, str) else rule
-    boxes = place.boxes(locations.boxes_at(values, [threshold]))
-    return Spot(locations.component(values, threshold), boxes, threshold)
+    return is_made(path, check, experiment.config["overwrite"])
 
 
 # --- what is found ---
 
 
-@dataclass
-class Located:
-    """What is found of a member, or the consensus: rows of boxes.csv, annotations of coco.json, and of each image with
-    a known object the IoUs of boxes at all thresholds.
-    """
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    annotations: list[dict[str, Any]] = field(default_factory=list)
-    ious: list[Floats] = field(default_factory=list)
-
-
-def _find(experiment: Experiment, records: Sequence[Record], wanted: Sequence[str]) -> dict[str, Located]:
-    """Locations of those ``wanted``, whose files of each image are written; with masks, of all members that scores show
-    and of the centred box.
-    """
-    maps, rule = Maps(experiment), experiment.config["locate"]["threshold"]
-    measured = [*experiment.shown_members, CENTRED] if experiment.dataset.has_masks else []
-    found = {name: Located() for name in [*wanted, *measured]}
+def _find(
+    experiment: Experiment, records: Sequence[Record], wanted: Sequence[str], measured: Sequence[str]
+) -> dict[str, Located]:
+    """Locations of those ``wanted``, whose files of each image are written, and of those that are ``measured``."""
+    maps, found = Maps(experiment), {name: Located() for name in dict.fromkeys([*wanted, *measured])}
     with counter(f"locate {experiment.explainer_name}", len(records), "images", experiment.config["progress"]) as count:
-        for images in _images(experiment, records):
+        every = images_of(experiment, records)
+        while images := list(islice(every, IMAGES_AT_A_TIME)):
             for name, located in found.items():
                 for image in images:
                     if name == CENTRED:
-                        located.ious.append(_ious(image, locations.centred_boxes(image.place.shape)))
-                        continue
-                    explanation = maps.of(name, image.record.image_id)
-                    values = locations.scaled(explanation)
-                    spot = spot_of(values, image.place, rule)
-                    located.rows.append(_row(image, spot))
-                    if image.object:
-                        located.ious.append(_ious(image, image.place.boxes(locations.boxes_at(values))))
-                    if name in wanted:
-                        whole = _whole_mask(image, spot)
-                        _write(experiment, image, _folder(experiment) / name, explanation, spot, whole)
-                        located.annotations += _annotations(maps, name, image, spot, whole)
+                        _measure(located, image, centred_boxes(image.place.shape))
+                    else:
+                        _locate(maps, name, image, located, writes=name in wanted)
                 if name != CENTRED:
                     maps.shards(name).release()
             count.add(len(images))
     return found
 
 
-def _ious(image: Image, boxes: Boxes) -> Floats:
-    """IoU of boxes (THRESHOLDS, 4) with that of an image's known object; 0 without boxes."""
-    assert image.object is not None
-    return locations.box_iou(boxes, image.object.box) if len(boxes) else np.zeros(len(THRESHOLDS))
-
-
-def _row(image: Image, spot: Spot) -> dict[str, Any]:
-    """An image's row of boxes.csv."""
-    left, top, right, bottom = map(int, spot.boxes[0]) if len(spot.boxes) else (None, None, 0, 0)
-    size = (None, None) if left is None or top is None else (right - left, bottom - top)
-    row = {"image_id": image.record.image_id, "files": image.stem, "threshold": spot.threshold}
-    row |= dict(zip(_BOX, (left, top, *size), strict=True))
+def _measure(located: Located, image: Image, boxes: NDArray[np.intp]) -> None:
     if image.object:
-        row["box_iou"] = float(locations.box_iou(spot.boxes, image.object.box).sum())  # 0 without a box
+        located.ious.append(image.object.box_ious(boxes))
+
+
+def _locate(maps: Maps, name: str, image: Image, located: Located, *, writes: bool) -> None:
+    """Add what a member's map of an image points at, and write its files where that is wanted."""
+    explanation = maps.of(name, image.record.image_id)
+    values = scaled(explanation)
+    spot = spot_of(values, image.place, maps.experiment.config["locate"]["threshold"])
+    row = {"image_id": image.record.image_id, "files": image.stem, "threshold": spot.threshold, **box_row(spot.boxes)}
+    if image.object:
+        row["box_iou"] = float(image.object.box_ious(spot.boxes)[0])
         row["mask_iou"] = image.object.iou(spot.mask)
-    return row
-
-
-def _whole_mask(image: Image, spot: Spot) -> NDArray[np.bool_]:
-    """The mask of the whole image; of one that lies between two pixels' centres, its box."""
-    whole = image.place.undone(spot.mask, outside=False)
-    if not whole.any():
-        for left, top, right, bottom in spot.boxes:
-            whole[top:bottom, left:right] = True
-    return whole
+    located.rows.append(row)
+    _measure(located, image, image.place.boxes(boxes_at(values)))
+    if writes:
+        whole = whole_mask(image, spot)
+        _write(maps.experiment, image, _folder(maps.experiment) / name, explanation, spot, whole)
+        category = category_of(maps, name, image.record) + 1
+        located.annotations += [annotation(image.number + 1, category, box, whole) for box in spot.boxes.tolist()]
 
 
 def _write(
@@ -283,38 +183,6 @@ def _write(
     write_png(folder / f"overlays/{image.stem}.png", overlay(pixels, strength, box))
 
 
-# --- tables ---
-
-
-def _annotations(maps: Maps, name: str, image: Image, spot: Spot, whole: NDArray[np.bool_]) -> Iterator[dict[str, Any]]:
-    """The annotation of an image in COCO's format, none without a box.
-
-    Parameters
-    ----------
-    maps, name : of the member, or the consensus, whose it is.
-    image, spot, whole : what its map points at, and the mask (H, W).
-    """
-    for left, top, right, bottom in spot.boxes.tolist():
-        yield {
-            "id": image.number + 1,
-            "image_id": image.number + 1,
-            "category_id": category_of(maps, name, image.record) + 1,
-            "bbox": [left, top, right - left, bottom - top],
-            "area": int(whole.sum()),
-            "segmentation": run_lengths(whole),
-            "iscrowd": 0,
-        }
-
-
-def category_of(maps: Maps, name: str, record: Record) -> int:
-    """The image's label; where it is unknown the class that the member predicts, of the consensus most members."""
-    if record.label >= 0:
-        return record.label
-    members = maps.members if name == ENSEMBLE else [name]
-    votes = Counter(int(maps.shards(member).number(record.image_id, "predicted")) for member in members)
-    return votes.most_common(1)[0][0]
-
-
 def _coco(experiment: Experiment, records: Sequence[Record], located: Located, settings: Settings) -> Mapping[str, Any]:
     """All images and annotations in COCO's format; files' names below ``dataset.root`` where images lie there."""
     root = experiment.config["dataset"].get("root")
@@ -329,37 +197,3 @@ def _coco(experiment: Experiment, records: Sequence[Record], located: Located, s
         "annotations": located.annotations,
         "categories": [{"id": label, "name": name} for label, name in enumerate(experiment.dataset.classes, 1)],
     }
-
-
-def _boxes_table(located: Located) -> pd.DataFrame:
-    """boxes.csv: one row an image, of whole pixels; empty cells where there is no box."""
-    return pd.DataFrame(located.rows).astype(dict.fromkeys(_BOX, "Int64"))
-
-
-def _table(experiment: Experiment, found: Mapping[str, Located]) -> pd.DataFrame:
-    """locations.csv: one row for the consensus, each member and the centred box, this one at its best threshold."""
-    options = experiment.config["score"]
-    columns, rows = [], []
-    for name, located in found.items():
-        ious = np.array(located.ious)
-        best, place = locations.max_box_accuracy(ious)
-        own = ious[:, place] if name == CENTRED else np.array([row["box_iou"] for row in located.rows])
-        columns.append(own)
-        rows.append(
-            {
-                "member": name,
-                "without_box": sum(row["left"] is None for row in located.rows),
-                "box_iou": own.mean(),
-                "box_accuracy": float(locations.box_accuracy(own)),
-                "max_box_accuracy": best,
-                "best_threshold": THRESHOLDS[place],
-                "mask_iou": float(mean_over_images([row["mask_iou"] for row in located.rows]))
-                if located.rows
-                else np.nan,
-            }
-        )
-    table = pd.DataFrame(rows)
-    low, high = Intervals(options["bootstrap"], options["level"], experiment.seed).of(np.stack(columns, axis=1))
-    table.insert(3, "box_iou_low", low)
-    table.insert(4, "box_iou_high", high)
-    return table

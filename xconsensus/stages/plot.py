@@ -235,7 +235,7 @@ def _scores(experiment: Experiment, records: Sequence[Record]) -> Scores:
     settings = tables_settings(experiment, consensus_of(experiment), len(records))
     check_scores(experiment, folder, settings, records)
     optional = {name: read_csv(folder / f"{name}.csv") for name in ("growing", "random", "family") if name in settings}
-    objects = folder / "objects.csv"
+    objects, several = folder / "objects.csv", folder / "several.csv"
     similarity = similarity_of(experiment)
     maps = Maps(experiment)
     return Scores(
@@ -244,7 +244,9 @@ def _scores(experiment: Experiment, records: Sequence[Record]) -> Scores:
         on_superpixels=bool(segmenter_settings(experiment)),
         sigma=similarity.sigma if similarity.name != "cosine" else None,
         objects=read_csv(objects) if objects.is_file() else None,
+        several=read_csv(several) if "several" in settings and several.is_file() else None,
         extras=tuple(settings["random"]["extras"]) if "random" in settings else (0, 0),
+        method=experiment.explainer["method"],
         map_of=maps.of,
         prediction_of=partial(_prediction, maps),
         **optional,

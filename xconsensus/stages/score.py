@@ -1,59 +1,30 @@
 """score: compare each member's explanations with the consensus and the masks; relate the scores to accuracy."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cached_property, partial
-from itertools import accumulate
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 from torch import Tensor
 
 from xconsensus.consensus import ballot_of
-from xconsensus.datasets import Record
-from xconsensus.errors import InputError
-from xconsensus.experiment.artefacts import (
-    chosen_by,
-    explained_images,
-    label_maps,
-    needs,
-    predictions,
-    segmenter_settings,
-    with_trained_weights,
-)
 from xconsensus.experiment.experiment import Experiment, start
-from xconsensus.experiment.explanations import (
-    IMAGES_AT_A_TIME,
-    by_image,
-    by_member,
-    complete_consensus,
-    complete_explanations,
-    explained_right,
-    in_full_precision,
-    without_missing,
-)
+from xconsensus.experiment.explanations import IMAGES_AT_A_TIME, by_image
+from xconsensus.experiment.given import Given, what_is_given
+from xconsensus.experiment.measuring import accuracies, measure, objects_table, sizes_of
 from xconsensus.experiment.score_settings import inputs_of, outdated, similarity_of, tables_settings
-from xconsensus.progress import counter, log
+from xconsensus.progress import log
 from xconsensus.scores import committees
-from xconsensus.scores.accuracy import ensemble_accuracy
-from xconsensus.scores.metrics import AP_WEIGHTS, Intervals, areas, average_precision, mean_over_images, without_spread
-from xconsensus.scores.tables_of_members import (
-    Measured,
-    correlations_table,
-    images_table,
-    members_table,
-    noise,
-)
-from xconsensus.store.files import read_json, read_settings, write_csv, write_json, write_long_csv
+from xconsensus.scores.metrics import mean_over_images
+from xconsensus.scores.several import several_table, sizes_table
+from xconsensus.scores.tables_of_members import Measured, correlations_table, images_table, members_table, noise
+from xconsensus.store.files import read_csv, read_json, read_settings, write_csv, write_json, write_long_csv
 from xconsensus.store.locks import claimed
 from xconsensus.store.provenance import Settings, check_settings
 from xconsensus.store.resume import is_made
-from xconsensus.store.shards import Shards
 
 
 def run(config: DictConfig) -> None:
@@ -85,85 +56,6 @@ def score(experiment: Experiment) -> None:
     log.info(f"{name}: scores of {members} members on {images} images in {folder}")
 
 
-@dataclass(frozen=True)
-class Given:
-    """What scores are made from: the ``explained`` images, every member's explanations, and the consensus.
-
-    ``labels`` are the superpixels of explainers on these.
-    """
-
-    experiment: Experiment
-    explained: list[Record]
-    explanations: list[Shards]
-    consensus: Shards
-    labels: Shards | None
-
-    @cached_property
-    def right(self) -> NDArray[np.float64]:
-        """`explained_right` of the explained images."""
-        return explained_right(self.explanations, self.explained)
-
-    @cached_property
-    def records(self) -> list[Record]:
-        """The images that scores are of; InputError where none is left.
-
-        The paper's are those "all of which make the correct predictions". So where images were chosen by that, one of
-        which some member explains another class than the label is left out of everybody's scores: the consensus that
-        others are compared with holds that member's vote for something else, and members stay comparable.
-        """
-        if chosen_by(self.experiment) != "all":
-            return self.explained
-        kept = [record for record, right in zip(self.explained, (self.right != 0).all(1), strict=True) if right]
-        if not kept:
-            raise InputError(
-                f"{self.experiment.explainer_name}: on the explained crop some member is wrong about each of the"
-                f" {len(self.explained)} images, {self.whose}: set explain.only_correct=any, or leave out those members"
-            )
-        return kept
-
-    @property
-    def whose(self) -> str:
-        """Members that explain another class than the label, and of how many images each."""
-        counts = zip(self.experiment.members, (self.right == 0).sum(0), strict=True)
-        return ", ".join(f"{member.name} of {count}" for member, count in counts if count)
-
-    @property
-    def ids(self) -> list[str]:
-        """The ids of the images that scores are of."""
-        return [record.image_id for record in self.records]
-
-    @property
-    def folder(self) -> Path:
-        """Where the scores go."""
-        return self.experiment.store.scores(self.experiment.committee, self.experiment.explainer_name)
-
-    @property
-    def intervals(self) -> Intervals:
-        """Intervals over images, as ``score`` has them."""
-        options = self.experiment.config["score"]
-        return Intervals(options["bootstrap"], options["level"], self.experiment.seed)
-
-    @property
-    def weighted(self) -> Callable[[NDArray[np.floating]], NDArray[np.floating]]:
-        """What turns a map before its average precision: ``score.ap_weights``."""
-        return AP_WEIGHTS[self.experiment.config["score"]["ap_weights"]]
-
-    def areas(self, record: Record, mask: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[Any] | None]:
-        """`metrics.areas` of an image's explanations and a mask of it."""
-        labels = self.labels.values(record.image_id).numpy() if self.labels else None
-        return areas(mask, labels, self.experiment.images.void(record))
-
-
-def what_is_given(experiment: Experiment) -> Given:
-    """All that scores are made from; MissingStageError when explanations, or the consensus of an image, are missing."""
-    records = explained_images(experiment)
-    ids = [record.image_id for record in records]
-    experiment = without_missing(experiment, ids)
-    explanations, consensus = complete_explanations(experiment, ids), complete_consensus(experiment, ids)
-    labels = label_maps(experiment) if segmenter_settings(experiment) else None
-    return Given(experiment, records, explanations, consensus, labels)
-
-
 def _missing(given: Given, settings: dict[str, Settings]) -> list[str]:
     """The tables that are still to be made; SettingsError naming one of other settings, without overwrite=true."""
 
@@ -185,7 +77,7 @@ def make_members(given: Given, path: Path, settings: Settings) -> None:
     experiment, ids = given.experiment, given.ids
     names = [member.name for member in experiment.members]
     measured = measure(given)
-    own, *ensemble = _accuracies(experiment)
+    own, *ensemble = accuracies(experiment)
     families = [member.family for member in experiment.members]
     everybody = pd.DataFrame({"member": names, "family": families, "accuracy": own})
     everybody["input_size"] = [member.input_size for member in experiment.members]
@@ -199,7 +91,13 @@ def make_members(given: Given, path: Path, settings: Settings) -> None:
         write_csv(path.with_name("objects.csv"), objects_table(given))
     write_csv(path.with_name("correlations.csv"), correlations_table(members, experiment.config["score"]["level"]))
     write_csv(path, members, settings)
-    if left_out := len(given.explained) - len(ids):
+    _say_what_is_left_out(given, measured, members)
+
+
+def _say_what_is_left_out(given: Given, measured: Measured, members: pd.DataFrame) -> None:
+    """Lines on images and explanations that scores leave out, and on what sampling noise does to the others."""
+    experiment, names = given.experiment, [member.name for member in given.experiment.members]
+    if left_out := len(given.explained) - len(given.records):
         log.info(
             f"{experiment.explainer_name}: {left_out} of {len(given.explained)} images left out of the scores: right by"
             f" every member, but on the explained crop another class is predicted, and explained, by {given.whose}"
@@ -216,73 +114,12 @@ def make_members(given: Given, path: Path, settings: Settings) -> None:
         log.info(f"{experiment.explainer_name}: {noise(members, measured.reliability)}")
 
 
-def _accuracies(experiment: Experiment) -> tuple[list[float], float, float]:
-    """`ensemble_accuracy` of the test images; memory holds one member's predictions."""
-    return ensemble_accuracy(_by_image(experiment))
-
-
-def _by_image(experiment: Experiment) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each member's probabilities and labels, of the same images in the same order.
-
-    Raises MissingStageError naming an image that only some members predict.
-    """
-    first: list[str] = []
-    for member in experiment.members:
-        ids, probabilities, labels = predictions(experiment, "test", with_trained_weights(experiment, member))
-        first = first or ids
-        if unlike := sorted({*first} ^ {*ids}):
-            whose = f"members {experiment.members[0].name} and {member.name}"
-            raise needs("finetune", f"only one of {whose} has predicted test image {unlike[0]}", "overwrite=true")
-        place = {image_id: row for row, image_id in enumerate(ids)}
-        rows = [place[image_id] for image_id in first] if ids != first else slice(None)
-        yield probabilities[rows], labels[rows]
-
-
-def measure(given: Given) -> Measured:
-    """Similarity, average precision and reliability of every explanation, some images at a time."""
-    experiment, count = given.experiment, len(given.records)
-    measured = Measured.nothing(count, len(experiment.members))
-    title = f"score {experiment.explainer_name}"
-    with counter(title, count, "images", experiment.config["progress"]) as progress:
-        for first in range(0, count, IMAGES_AT_A_TIME):
-            part = slice(first, first + IMAGES_AT_A_TIME)
-            _compare(given, given.records[part], measured.of(part))
-            progress.add(len(given.records[part]))
-    return measured
-
-
-def _compare(given: Given, records: list[Record], measured: Measured) -> None:
-    """Fill in what is measured of some images, member by member, so that memory holds one's explanations at a time."""
-    images, similarity = given.experiment.images, similarity_of(given.experiment)
-    has_masks = given.experiment.dataset.has_masks
-    pixels = [given.areas(record, images.mask(record)) for record in records] if has_masks else []
-    ids = [record.image_id for record in records]
-    agreed = [given.consensus.values(image_id) for image_id in ids]
-    ends = list(accumulate(map(len, agreed), initial=0))
-    flat = torch.cat(agreed)
-    for column, shards in enumerate(by_member([*given.explanations, given.consensus], ids)):
-        for row, positives_and_counts in enumerate(pixels):
-            values = given.weighted(shards.stored(ids[row]).numpy())
-            measured.average_precision[row, column] = average_precision(values, *positives_and_counts)
-        if shards is given.consensus:
-            break
-        for place, explanations in in_full_precision(shards, ids):
-            same = flat[ends[place.start] : ends[place.stop]].view(explanations.shape)
-            found = similarity(explanations, same.to(explanations.dtype)).numpy()
-            measured.similarity[place, column] = np.where(without_spread(explanations), np.nan, found)
-        for row, image_id in enumerate(ids):
-            measured.reliability[row, column] = shards.number(image_id, "reliability")
-            measured.samples[row, column] = shards.number(image_id, "samples")
-
-
-def objects_table(given: Given) -> pd.DataFrame:
-    """objects.csv: the consensus's average precision for each category of objects that an image shows (Fig. 9)."""
-    rows = []
-    for record in given.records:
-        agreed = given.weighted(given.consensus.stored(record.image_id).numpy())
-        for category, mask in given.experiment.images.categories(record):
-            rows.append((record.image_id, category, average_precision(agreed, *given.areas(record, mask))))
-    return pd.DataFrame(rows, columns=["image_id", "category", "average_precision"])
+def make_several(given: Given, path: Path, settings: Settings) -> None:
+    """Write several_images.csv, and last several.csv, from the average precisions in images.csv (5.1)."""
+    images = read_csv(path.with_name("images.csv"), ["image_id", "member", "average_precision"])
+    sizes = sizes_table(sizes_of(given), images, settings["scored"])
+    write_csv(path.with_name("several_images.csv"), sizes)
+    write_csv(path, several_table(sizes, given.intervals), settings)
 
 
 # --- other committees ---
@@ -340,4 +177,5 @@ MAKERS: dict[str, Callable[[Given, Path, Settings], None]] = {
     "random": make_random,
     "family": make_family,
     "members": make_members,
+    "several": make_several,
 }

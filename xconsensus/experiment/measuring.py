@@ -1,0 +1,101 @@
+"""What scores are of: members' accuracies, similarities and average precisions, measured some images at a time."""
+
+from collections.abc import Iterator
+from itertools import accumulate
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from xconsensus.datasets import Record
+from xconsensus.experiment.artefacts import needs, predictions, with_trained_weights
+from xconsensus.experiment.experiment import Experiment
+from xconsensus.experiment.explanations import IMAGES_AT_A_TIME, by_member, in_full_precision
+from xconsensus.experiment.given import Given
+from xconsensus.experiment.score_settings import similarity_of
+from xconsensus.progress import counter
+from xconsensus.scores.accuracy import ensemble_accuracy
+from xconsensus.scores.metrics import average_precision, without_spread
+from xconsensus.scores.tables_of_members import Measured
+
+
+def accuracies(experiment: Experiment) -> tuple[list[float], float, float]:
+    """`ensemble_accuracy` of the test images; memory holds one member's predictions."""
+    return ensemble_accuracy(_by_image(experiment))
+
+
+def _by_image(experiment: Experiment) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each member's probabilities and labels, of the same images in the same order.
+
+    Raises MissingStageError naming an image that only some members predict.
+    """
+    first: list[str] = []
+    for member in experiment.members:
+        ids, probabilities, labels = predictions(experiment, "test", with_trained_weights(experiment, member))
+        first = first or ids
+        if unlike := sorted({*first} ^ {*ids}):
+            whose = f"members {experiment.members[0].name} and {member.name}"
+            raise needs("finetune", f"only one of {whose} has predicted test image {unlike[0]}", "overwrite=true")
+        place = {image_id: row for row, image_id in enumerate(ids)}
+        rows = [place[image_id] for image_id in first] if ids != first else slice(None)
+        yield probabilities[rows], labels[rows]
+
+
+def measure(given: Given) -> Measured:
+    """Similarity, average precision and reliability of every explanation, some images at a time."""
+    experiment, count = given.experiment, len(given.records)
+    measured = Measured.nothing(count, len(experiment.members))
+    title = f"score {experiment.explainer_name}"
+    with counter(title, count, "images", experiment.config["progress"]) as progress:
+        for first in range(0, count, IMAGES_AT_A_TIME):
+            part = slice(first, first + IMAGES_AT_A_TIME)
+            _compare(given, given.records[part], measured.of(part))
+            progress.add(len(given.records[part]))
+    return measured
+
+
+def _compare(given: Given, records: list[Record], measured: Measured) -> None:
+    """Fill in what is measured of some images, member by member, so that memory holds one's explanations at a time."""
+    images, similarity = given.experiment.images, similarity_of(given.experiment)
+    has_masks = given.experiment.dataset.has_masks
+    pixels = [given.areas(record, images.mask(record)) for record in records] if has_masks else []
+    ids = [record.image_id for record in records]
+    agreed = [given.consensus.values(image_id) for image_id in ids]
+    ends = list(accumulate(map(len, agreed), initial=0))
+    flat = torch.cat(agreed)
+    for column, shards in enumerate(by_member([*given.explanations, given.consensus], ids)):
+        for row, positives_and_counts in enumerate(pixels):
+            values = given.weighted(shards.stored(ids[row]).numpy())
+            measured.average_precision[row, column] = average_precision(values, *positives_and_counts)
+        if shards is given.consensus:
+            break
+        for place, explanations in in_full_precision(shards, ids):
+            same = flat[ends[place.start] : ends[place.stop]].view(explanations.shape)
+            found = similarity(explanations, same.to(explanations.dtype)).numpy()
+            measured.similarity[place, column] = np.where(without_spread(explanations), np.nan, found)
+        for row, image_id in enumerate(ids):
+            measured.reliability[row, column] = shards.number(image_id, "reliability")
+            measured.samples[row, column] = shards.number(image_id, "samples")
+
+
+def objects_table(given: Given) -> pd.DataFrame:
+    """objects.csv: the consensus's average precision for each category of objects that an image shows (Fig. 9)."""
+    rows = []
+    for record in given.records:
+        agreed = given.weighted(given.consensus.stored(record.image_id).numpy())
+        for category, mask in given.experiment.images.categories(record):
+            rows.append((record.image_id, category, average_precision(agreed, *given.areas(record, mask))))
+    return pd.DataFrame(rows, columns=["image_id", "category", "average_precision"])
+
+
+def sizes_of(given: Given) -> pd.DataFrame:
+    """Of each image how many objects it shows, and the share of its pixels that count which the explained one covers:
+    image_id, objects, share.
+    """
+    images, rows = given.experiment.images, []
+    for record in given.records:
+        positives, counts = given.areas(record, images.mask(record))
+        pixels = images.size**2 if counts is None else counts.sum()
+        rows.append((record.image_id, len(images.objects(record)), positives.sum() / pixels))
+    return pd.DataFrame(rows, columns=["image_id", "objects", "share"])
