@@ -28,6 +28,7 @@ _COUNTS = (
     "explain.shard_images",
     "finetune.eval_batch_size",
     "score.bootstrap",
+    "score.draws",
     "plot.gallery",
     "plot.gallery_members",
     "plot.gallery_rows",
@@ -52,6 +53,9 @@ def plain(config: DictConfig, say: bool = True) -> dict[str, Any]:
         raise InputError(f"explain.precision={precision} is unknown{nearest(precision, ['auto', *PRECISIONS])}")
     if (weights := values["score"]["ap_weights"]) not in AP_WEIGHTS:
         raise InputError(f"score.ap_weights={weights} is unknown{nearest(weights, AP_WEIGHTS)}")
+    for key, kind in (("shares", 0.5), ("labelled", 1)):
+        for each in given if isinstance(given := values["score"][key], list) else [given]:
+            check_type(f"score.{key}", each, kind)
     if (ensemble := values["plot"]["ensemble"]) not in ENSEMBLES:
         raise InputError(f"plot.ensemble={ensemble} is unknown{nearest(ensemble, ENSEMBLES)}")
     if not 0 <= (clip := values["plot"]["clip_percent"]) < 100:

@@ -1,4 +1,4 @@
-"""What happens with other committees: their size (Figure 8), their members (section 4.5.2)."""
+"""What happens with other committees: their size (Figure 8), their members (sections 4.5.2 and 5.1)."""
 
 from collections.abc import Mapping
 
@@ -9,6 +9,14 @@ from matplotlib.ticker import MaxNLocator
 from xconsensus.errors import InputError
 from xconsensus.figures import style
 from xconsensus.figures.tables import EXPLAINERS
+
+# Columns of `sec51`: what its vertical axis says, and the columns of the table with their names in the legend
+_DILUTED = (
+    ("mAP of the consensus", {"mean_average_precision": "the consensus's"}),
+    ("Entropy, and sd by mean", {"entropy": "entropy of the consensus, 1: constant", "spread": "its sd by its mean"}),
+    ("Consensus score", {"consensus_score": "trained members'", "random_score": "random members'"}),
+    ("r of score and accuracy", {"pearson_r": "Pearson's r", "spearman_r": "Spearman's r"}),
+)
 
 
 def fig08(trials: pd.DataFrame, members: int, caption: str = "") -> Figure:
@@ -82,4 +90,43 @@ def sec452(trials: Mapping[str, pd.DataFrame], caption: str = "") -> Figure:
     panels[0].set_ylabel("r with scores of the complete committee")
     style.lay_out(figure)
     style.finish(figure, {}, caption)
+    return figure
+
+
+def sec51(trials: Mapping[str, pd.DataFrame], caption: str = "") -> Figure:
+    """What members of random weights do to consensus and scores, against their share of the voters (section 5.1).
+
+    ``trials`` maps an explainer's name to diluted.csv (`stages.score.make_diluted`); a row of panels each: the mean of
+    the trials and, as a band, the least and the greatest. Panels without numbers are left out, as mAP without masks.
+
+    Raises InputError if there is no explainer.
+    """
+    if not trials:
+        raise InputError("section 5.1: no explainer has scores; score at least one")
+    columns = [
+        (label, shown)
+        for label, shown in _DILUTED
+        if any(table[[*shown]].notna().any(axis=None) for table in trials.values())
+    ]
+    figure = Figure(figsize=(style.FULL_WIDTH, 2.1 * len(trials)))
+    rows = figure.subplots(len(trials), len(columns), squeeze=False, sharex=True)
+    entries = {}
+    for panels, (name, table) in zip(rows, trials.items(), strict=True):
+        by_share = table.assign(share=100 * table["share"]).groupby("share")
+        for axes, (label, shown) in zip(panels, columns, strict=True):
+            for (column, words), colour, line in zip(
+                shown.items(), ("#0072B2", "#D55E00"), ("o-", "^--"), strict=False
+            ):
+                values = by_share[column].agg(["mean", "min", "max"])
+                axes.fill_between(values.index, values["min"], values["max"], color=colour, alpha=0.15, linewidth=0)
+                (drawn,) = axes.plot(values.index, values["mean"], line, color=colour, markersize=3.5, linewidth=1.2)
+                entries[words] = drawn
+            axes.set_ylabel(label)
+            style.tidy(axes)
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        style.title(panels[0], EXPLAINERS.get(name, name))
+    for axes in rows[-1]:
+        axes.set_xlabel("Random voters, %")
+    style.lay_out(figure)
+    style.finish(figure, entries, caption)
     return figure

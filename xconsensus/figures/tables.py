@@ -16,6 +16,7 @@ import pandas as pd
 from xconsensus import published
 from xconsensus.errors import InputError
 from xconsensus.published import ENSEMBLE
+from xconsensus.scores.estimation import SCORE
 from xconsensus.scores.metrics import Correlation, correlation
 
 EXPLAINERS = {"lime": "LIME", "smoothgrad": "SmoothGrad"}
@@ -121,6 +122,17 @@ def correlations(members: Mapping[str, pd.DataFrame], dataset: str | None = None
         paper = paper[["x", "y", "pearson_r"]].rename(columns={"pearson_r": "published_r"})
         result = result.merge(paper, how="left", on=["x", "y"])
     return result
+
+
+def estimation(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """How well accuracy is estimated without or from few labels: each explainer's estimation.csv, one below the other.
+
+    What does not rest on explanations stands there once; scores come last, each with its explainer.
+    """
+    parts = [next(iter(tables.values())).query("estimator != @SCORE")]
+    for name, table in tables.items():
+        parts.append(table.query("estimator == @SCORE").assign(estimator=f"{SCORE}, {EXPLAINERS.get(name, name)}"))
+    return pd.concat(parts, ignore_index=True)
 
 
 def sigma(images: pd.DataFrame, members: pd.DataFrame, sigma: float) -> pd.DataFrame:

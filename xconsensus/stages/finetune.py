@@ -71,7 +71,9 @@ def finetune(experiment: Experiment) -> None:
     for number, member in claimed(experiment.store.root, units):
         title = f"finetune {member.name} ({number}/{len(members)})"
         with failures.of(member.name) as worklog:
-            if trained:
+            if trained and member.random:
+                draw_member(experiment, member)
+            elif trained:
                 train_member(experiment, member, recipe, training, title, worklog)
             for split in splits:
                 ready = with_trained_weights(experiment, member)
@@ -154,6 +156,24 @@ def train_member(
             raise InputError(f"member {member.name}: {reason}") from error
     write_tensors(path, _own(network.model.state_dict()), settings, history=state.history, training=notes)
     remove(checkpoint)
+
+
+def draw_member(experiment: Experiment, member: Member) -> None:
+    """Write the random weights that a member keeps, unless they are there already."""
+    path = experiment.store.weights(member.name)
+    settings = {
+        "classes": len(experiment.dataset.classes),
+        "member": member.settings(),
+        "seed": experiment.seed,
+    }
+
+    def check() -> None:
+        check_settings(path, verify(path)["settings"], settings)
+
+    if not is_made(path, check, experiment.config["overwrite"]):
+        network = network_for(experiment, member, untrained=True)
+        nothing = {"ids": [], "contents": ""}
+        write_tensors(path, _own(network.model.state_dict()), settings, history=[], training=nothing)
 
 
 def _resized(experiment: Experiment, member: Member, records: Sequence[Record], index: int) -> NDArray[np.uint8]:
@@ -284,11 +304,13 @@ def _plan(
         with failures.of(member.name):
             path = experiment.store.weights(member.name)
             settings = weights_settings(experiment, member, recipe, len(training)) if new_head else {}
-            trained = new_head and _is_trained(experiment, member, settings, training, path)
+            to_train = new_head and not member.random
+            trained = to_train and _is_trained(experiment, member, settings, training, path)
             ready = with_trained_weights(experiment, member) if trained else member
             network = network_for(experiment, ready, untrained=new_head and not trained)
-            steps = recipe.epochs * len(training) if new_head and not trained else 0
-            what = f"to train, {recipe.epochs} epochs of {len(training)} images" if steps else "as it is"
+            steps = recipe.epochs * len(training) if to_train and not trained else 0
+            what = "random weights" if member.random else "as it is"
+            what = f"to train, {recipe.epochs} epochs of {len(training)} images" if steps else what
             parameters = sum(tensor.numel() for tensor in network.model.parameters())
             estimate = images * seconds_a_pass(network, member.input_size)
             estimate += steps * (seconds_a_pass(network, member.input_size, "weights") if steps else 0)

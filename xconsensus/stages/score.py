@@ -41,7 +41,16 @@ from xconsensus.experiment.score_settings import inputs_of, outdated, similarity
 from xconsensus.progress import counter, log
 from xconsensus.scores import committees
 from xconsensus.scores.accuracy import ensemble_accuracy
-from xconsensus.scores.metrics import AP_WEIGHTS, Intervals, areas, average_precision, mean_over_images, without_spread
+from xconsensus.scores.estimation import estimation
+from xconsensus.scores.metrics import (
+    AP_WEIGHTS,
+    Intervals,
+    areas,
+    average_precision,
+    correlation,
+    mean_over_images,
+    without_spread,
+)
 from xconsensus.scores.tables_of_members import (
     Measured,
     correlations_table,
@@ -49,7 +58,7 @@ from xconsensus.scores.tables_of_members import (
     members_table,
     noise,
 )
-from xconsensus.store.files import read_json, read_settings, write_csv, write_json, write_long_csv
+from xconsensus.store.files import read_csv, read_json, read_settings, write_csv, write_json, write_long_csv
 from xconsensus.store.locks import claimed
 from xconsensus.store.provenance import Settings, check_settings
 from xconsensus.store.resume import is_made
@@ -109,11 +118,13 @@ class Given:
 
         The paper's are those "all of which make the correct predictions". So where images were chosen by that, one of
         which some member explains another class than the label is left out of everybody's scores: the consensus that
-        others are compared with holds that member's vote for something else, and members stay comparable.
+        others are compared with holds that member's vote for something else, and members stay comparable. Members of
+        random weights are not asked: they guess.
         """
         if chosen_by(self.experiment) != "all":
             return self.explained
-        kept = [record for record, right in zip(self.explained, (self.right != 0).all(1), strict=True) if right]
+        wrong = np.flatnonzero(self._wrong[:, self.places()].any(axis=1))
+        kept = [record for row, record in enumerate(self.explained) if row not in wrong]
         if not kept:
             raise InputError(
                 f"{self.experiment.explainer_name}: on the explained crop some member is wrong about each of the"
@@ -124,8 +135,34 @@ class Given:
     @property
     def whose(self) -> str:
         """Members that explain another class than the label, and of how many images each."""
-        counts = zip(self.experiment.members, (self.right == 0).sum(0), strict=True)
+        counts = zip(self.experiment.trained_members, self._wrong[:, self.places()].sum(0), strict=True)
         return ", ".join(f"{member.name} of {count}" for member, count in counts if count)
+
+    @property
+    def _wrong(self) -> NDArray[np.bool_]:
+        return np.equal(self.right, 0)
+
+    def places(self, random: bool = False) -> list[int]:
+        """Positions of the members with trained weights, or with random ones."""
+        return [place for place, member in enumerate(self.experiment.members) if member.random is random]
+
+    @cached_property
+    def classified(self) -> tuple[tuple[list[float], float, float], NDArray[np.int64], NDArray[np.int64]]:
+        """`ensemble_accuracy` of the test images, their classes by each member (m, n), and their labels (n,).
+
+        Memory holds one member's probabilities.
+        """
+        predicted: list[NDArray[np.int64]] = []
+        labels = torch.empty(0)
+
+        def members() -> Iterator[tuple[Tensor, Tensor]]:
+            nonlocal labels
+            for probabilities, labels in _by_image(self.experiment):
+                predicted.append(probabilities.argmax(1).numpy())
+                yield probabilities, labels
+
+        found = ensemble_accuracy(members())
+        return found, np.stack(predicted), labels.numpy()
 
     @property
     def ids(self) -> list[str]:
@@ -185,7 +222,7 @@ def make_members(given: Given, path: Path, settings: Settings) -> None:
     experiment, ids = given.experiment, given.ids
     names = [member.name for member in experiment.members]
     measured = measure(given)
-    own, *ensemble = _accuracies(experiment)
+    own, *ensemble = given.classified[0]
     families = [member.family for member in experiment.members]
     everybody = pd.DataFrame({"member": names, "family": families, "accuracy": own})
     everybody["input_size"] = [member.input_size for member in experiment.members]
@@ -214,11 +251,6 @@ def make_members(given: Given, path: Path, settings: Settings) -> None:
         log.info(f"{outside} images left out of mAP: their object lies outside the centre crop")
     if np.isfinite(measured.reliability).any():
         log.info(f"{experiment.explainer_name}: {noise(members, measured.reliability)}")
-
-
-def _accuracies(experiment: Experiment) -> tuple[list[float], float, float]:
-    """`ensemble_accuracy` of the test images; memory holds one member's predictions."""
-    return ensemble_accuracy(_by_image(experiment))
 
 
 def _by_image(experiment: Experiment) -> Iterator[tuple[Tensor, Tensor]]:
@@ -295,9 +327,44 @@ def make_growing(given: Given, path: Path, settings: Settings) -> None:
         (ballot(values).numpy(), *given.areas(record, given.experiment.images.mask(record)))
         for record, values in zip(given.records, by_image(given.explanations, given.ids), strict=True)
     )
-    seed, trials = given.experiment.seed, settings["trials"]
-    sizes = range(1, members + 1)
+    seed, trials, sizes = given.experiment.seed, settings["trials"], range(1, members + 1)
     write_csv(path, committees.growing_committees(images, members, sizes, trials, seed, given.weighted), settings)
+
+
+def make_diluted(given: Given, path: Path, settings: Settings) -> None:
+    """Write diluted.csv: what more and more voters of random weights do to consensus and scores (5.1)."""
+    experiment, own, random = given.experiment, given.places(), given.places(random=True)
+    ballot, has_masks = ballot_of(experiment.explainer["vote"]), experiment.dataset.has_masks
+    drawn = committees.diluted_committees(own, random, settings["shares"], settings["trials"], experiment.seed)
+    voting = [voters for _, voters in drawn]
+    images = (
+        (ballot(values).numpy(), *(given.areas(r, experiment.images.mask(r)) if has_masks else (None, None)))
+        for r, values in zip(given.records, by_image(given.explanations, given.ids), strict=True)
+    )
+    consensus = committees.dilution(images, random, voting, given.weighted)
+    scores = mean_over_images(_scores(given, [*range(len(given.explanations))], voting))
+    accuracy = np.array(given.classified[0][0])[own]
+    counts = [(trial, int(np.isin(voters, own).sum()), int(np.isin(voters, random).sum())) for trial, voters in drawn]
+    table = pd.DataFrame(counts, columns=["trial", "trained", "random"])
+    table.insert(0, "share", table["random"] / (table["trained"] + table["random"]))
+    table = pd.concat([table, consensus], axis=1)
+    table["consensus_score"], table["random_score"] = scores[:, own].mean(1), np.nanmean(scores[:, random], axis=1)
+    found = [correlation(accuracy, score) for score in scores[:, own]]
+    table["pearson_r"], table["spearman_r"] = [r.pearson_r for r in found], [r.spearman_r for r in found]
+    write_csv(path, table, settings)
+
+
+def make_estimation(given: Given, path: Path, settings: Settings) -> None:
+    """Write estimation.csv: accuracies of members left out, from scores, agreement or few labels (5.2)."""
+    table = read_csv(path.with_name("members.csv")).set_index("member", drop=False)
+    _, predicted, labels = given.classified
+    names = [member.name for member in given.experiment.members]
+    others = predicted[given.places()]  # members of random weights agree with nobody, and are easily told
+    shown = [name for name in names if name in settings["members"]]
+    found = estimation(table.loc[shown], predicted[[names.index(name) for name in shown]], others, labels, settings)
+    if left := [count for count in settings["labelled"] if count > (labels >= 0).sum()]:
+        log.info(f"score.labelled: without {left}, of {(labels >= 0).sum()} labelled test images")
+    write_csv(path, found, settings)
 
 
 def make_random(given: Given, path: Path, settings: Settings) -> None:
@@ -339,5 +406,7 @@ MAKERS: dict[str, Callable[[Given, Path, Settings], None]] = {
     "growing": make_growing,
     "random": make_random,
     "family": make_family,
+    "diluted": make_diluted,
     "members": make_members,
+    "estimation": make_estimation,
 }
