@@ -1,6 +1,7 @@
 """Members of random weights: who votes, what their votes do, and what is asked of them."""
 
 import shutil
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def test_every_share_is_exact_and_of_the_same_trained_voters(trained: int, rando
         found = [set(committee) for number, committee in drawn if number == trial]
         assert [len(each - {*own}) / len(each) for each in found] == SHARES
         assert all(len(each & {*own}) == voters and each & {*own} == found[0] for each in found)
-        assert all(smaller < larger for smaller, larger in zip(found, found[1:], strict=False))
+        assert all(smaller < larger for smaller, larger in pairwise(found))
     assert len({frozenset(committee) for _, committee in drawn}) > len(SHARES)
 
 
@@ -48,7 +49,7 @@ def test_entropy_and_spread_are_scipy_s_and_tell_constant_maps() -> None:
     np.testing.assert_allclose(entropy(constant), 1)
     np.testing.assert_allclose(spread(constant), 0, atol=1e-12)
     single = np.eye(30)[:1]
-    assert (entropy(single), spread(single)) == (pytest.approx(0), pytest.approx(np.sqrt(29)))
+    assert [entropy(single).item(), spread(single).item()] == pytest.approx([0, np.sqrt(29)])
     assert np.isnan(entropy(maps - 0.1)).all()
     assert np.isnan(entropy(maps[:, :1])).all()
 
@@ -186,7 +187,7 @@ def test_the_figure_shows_the_mean_and_both_ends_of_the_trials(diluted: Project)
     assert len(drawn.axes) == 2 * 4
     (line,) = drawn.axes[0].lines
     means = tables["lime"].groupby("share")["mean_average_precision"].mean()
-    np.testing.assert_allclose(line.get_xydata(), np.column_stack([100 * means.index, means]))
+    np.testing.assert_allclose(np.asarray(line.get_xydata()), np.column_stack([100 * means.index, means]))
     without = {name: table.assign(mean_average_precision=np.nan) for name, table in tables.items()}
     assert len(sec51(without).axes) == 2 * 3
     with pytest.raises(InputError, match="no explainer"):

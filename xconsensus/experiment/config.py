@@ -1,6 +1,7 @@
 """The config as plain values, checked before anything is read."""
 
 import importlib.resources
+import math
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -53,9 +54,6 @@ def plain(config: DictConfig, say: bool = True) -> dict[str, Any]:
         raise InputError(f"explain.precision={precision} is unknown{nearest(precision, ['auto', *PRECISIONS])}")
     if (weights := values["score"]["ap_weights"]) not in AP_WEIGHTS:
         raise InputError(f"score.ap_weights={weights} is unknown{nearest(weights, AP_WEIGHTS)}")
-    for key, kind in (("shares", 0.5), ("labelled", 1)):
-        for each in given if isinstance(given := values["score"][key], list) else [given]:
-            check_type(f"score.{key}", each, kind)
     if (ensemble := values["plot"]["ensemble"]) not in ENSEMBLES:
         raise InputError(f"plot.ensemble={ensemble} is unknown{nearest(ensemble, ENSEMBLES)}")
     if not 0 <= (clip := values["plot"]["clip_percent"]) < 100:
@@ -94,6 +92,13 @@ def _check(config: dict[str, Any]) -> None:
         raise InputError(
             f"shard={config['shard']} is not one of 0..{config['shards'] - 1}: give shards=N with shard=range(N)"
         )
+    for key, kind, low, high in (("score.shares", 0.5, 0, 1), ("score.labelled", 1, 1, math.inf)):
+        if not isinstance(values[key], list):
+            raise InputError(f"{key}={values[key]} is no list: write {key}=[{values[key]}]")
+        for each in values[key]:
+            check_type(key, each, kind)
+            if not low <= each < high:
+                raise InputError(f"{key}: {each} is not at least {low}{' and below 1' if high == 1 else ''}")
     if not 0 < config["score"]["level"] < 1:
         raise InputError(f"score.level={config['score']['level']} is not between 0 and 1")
     if (threshold := config["locate"]["threshold"]) != "otsu":
