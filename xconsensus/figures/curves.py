@@ -10,13 +10,15 @@ from xconsensus.errors import InputError
 from xconsensus.figures import style
 from xconsensus.figures.tables import EXPLAINERS
 
-# Columns of `sec51`: what its vertical axis says, and the columns of the table with their names in the legend
+# Columns of `sec51`: what its vertical axis says, and the columns of the table, circles first, then triangles
 _DILUTED = (
-    ("mAP of the consensus", {"mean_average_precision": "the consensus's"}),
-    ("Entropy, and sd by mean", {"entropy": "entropy of the consensus, 1: constant", "spread": "its sd by its mean"}),
-    ("Consensus score", {"consensus_score": "trained members'", "random_score": "random members'"}),
-    ("r of score and accuracy", {"pearson_r": "Pearson's r", "spearman_r": "Spearman's r"}),
+    ("mAP of the consensus", ["mean_average_precision"]),
+    ("Entropy; sd by mean", ["entropy", "spread"]),
+    ("Consensus score", ["consensus_score", "random_score"]),
+    ("r of score and accuracy", ["pearson_r", "spearman_r"]),
 )
+_CIRCLES = "mAP; entropy (1: constant); trained members' score; Pearson's r"
+_TRIANGLES = "sd of the consensus by its mean; random members' score; Spearman's r"
 
 
 def fig08(trials: pd.DataFrame, members: int, caption: str = "") -> Figure:
@@ -106,7 +108,7 @@ def sec51(trials: Mapping[str, pd.DataFrame], caption: str = "") -> Figure:
     columns = [
         (label, shown)
         for label, shown in _DILUTED
-        if any(table[[*shown]].notna().any(axis=None) for table in trials.values())
+        if any(table[shown].notna().any(axis=None) for table in trials.values())
     ]
     figure = Figure(figsize=(style.FULL_WIDTH, 2.1 * len(trials)))
     rows = figure.subplots(len(trials), len(columns), squeeze=False, sharex=True)
@@ -114,8 +116,8 @@ def sec51(trials: Mapping[str, pd.DataFrame], caption: str = "") -> Figure:
     for panels, (name, table) in zip(rows, trials.items(), strict=True):
         by_share = table.assign(share=100 * table["share"]).groupby("share")
         for axes, (label, shown) in zip(panels, columns, strict=True):
-            for (column, words), colour, line in zip(
-                shown.items(), ("#0072B2", "#D55E00"), ("o-", "^--"), strict=False
+            for column, words, colour, line in zip(
+                shown, (_CIRCLES, _TRIANGLES), ("#0072B2", "#D55E00"), ("o-", "^--"), strict=False
             ):
                 values = by_share[column].agg(["mean", "min", "max"])
                 axes.fill_between(values.index, values["min"], values["max"], color=colour, alpha=0.15, linewidth=0)
