@@ -17,8 +17,10 @@ _DILUTED = (
     ("Consensus score", ["consensus_score", "random_score"]),
     ("r of score and accuracy", ["pearson_r", "spearman_r"]),
 )
-_CIRCLES = "mAP; entropy (1: constant); trained members' score; Pearson's r"
-_TRIANGLES = "sd of the consensus by its mean; random members' score; Spearman's r"
+_CURVES = (
+    ("mAP; entropy (1: constant); trained members' score; Pearson's r", "#0072B2", "o-"),
+    ("sd of the consensus by its mean; random members' score; Spearman's r", "#D55E00", "^--"),
+)
 
 
 def fig08(trials: pd.DataFrame, members: int, caption: str = "") -> Figure:
@@ -116,9 +118,7 @@ def sec51(trials: Mapping[str, pd.DataFrame], caption: str = "") -> Figure:
     for panels, (name, table) in zip(rows, trials.items(), strict=True):
         by_share = table.assign(share=100 * table["share"]).groupby("share")
         for axes, (label, shown) in zip(panels, columns, strict=True):
-            for column, words, colour, line in zip(
-                shown, (_CIRCLES, _TRIANGLES), ("#0072B2", "#D55E00"), ("o-", "^--"), strict=False
-            ):
+            for column, (words, colour, line) in zip(shown, _CURVES, strict=False):
                 values = by_share[column].agg(["mean", "min", "max"])
                 axes.fill_between(values.index, values["min"], values["max"], color=colour, alpha=0.15, linewidth=0)
                 (drawn,) = axes.plot(values.index, values["mean"], line, color=colour, markersize=3.5, linewidth=1.2)
