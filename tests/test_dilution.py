@@ -10,7 +10,7 @@ from scipy import stats
 from sklearn.metrics import average_precision_score
 
 from xconsensus.errors import InputError
-from xconsensus.figures import sec51
+from xconsensus.figures import diluted
 from xconsensus.members.catalogue import specifications
 from xconsensus.members.member import members_of
 from xconsensus.scores.committees import diluted_committees, dilution, entropy, spread
@@ -110,49 +110,49 @@ DILUTED = ("committee.name=diluted", "committee.random_members=4", "score.shares
 
 
 @pytest.fixture(scope="module")
-def diluted(quartet: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+def with_random(quartet: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The outputs of the small committee, and then of the same with four random members."""
     folder = tmp_path_factory.mktemp("diluted")
     for name in ("conf", "outputs"):
         shutil.copytree(quartet.folder / name, folder / name)
     arguments = ("--config-dir", f"{folder}/conf", f"output_dir={folder}/outputs", *quartet.arguments[3:], *DILUTED)
     project = Project(folder, arguments)
-    project.done("run", "explain.only_correct=any", "plot.figures=[sec51,fig04]", "plot.tables=[]")
+    project.done("run", "explain.only_correct=any", "plot.figures=[diluted,fig04]", "plot.tables=[]")
     return project
 
 
-def test_trained_members_are_shared_and_random_ones_drawn_once(diluted: Project, quartet: Project) -> None:
-    before, after = quartet.files(), diluted.files()
+def test_trained_members_are_shared_and_random_ones_drawn_once(with_random: Project, quartet: Project) -> None:
+    before, after = quartet.files(), with_random.files()
     shared = [name for name in before if "/weights/" in name or "/predictions/" in name]
     assert shared
     assert all(after[name] == before[name] for name in shared)
-    path = diluted.outputs / "shapes/weights/random001_resnet.safetensors"
+    path = with_random.outputs / "shapes/weights/random001_resnet.safetensors"
     tensors, header = read_whole(path)
     assert (header["settings"]["member"]["random"], header["history"]) == (True, [])
     trained, _ = read_whole(path.with_name("resnet.safetensors"))
     assert {name: tensor.shape for name, tensor in tensors.items()} == {n: t.shape for n, t in trained.items()}
-    diluted.done("finetune")
-    diluted.done("score", "explain.only_correct=any")
-    assert diluted.files() == after
-    assert diluted.run("status", "explain.only_correct=any", "verify=true").code == 0
+    with_random.done("finetune")
+    with_random.done("score", "explain.only_correct=any")
+    assert with_random.files() == after
+    assert with_random.run("status", "explain.only_correct=any", "verify=true").code == 0
 
 
-def test_images_are_chosen_by_the_trained_members(diluted: Project) -> None:
+def test_images_are_chosen_by_the_trained_members(with_random: Project) -> None:
     right = set()
-    for path in (diluted.outputs / "shapes/predictions/explain").glob("*.safetensors"):
+    for path in (with_random.outputs / "shapes/predictions/explain").glob("*.safetensors"):
         tensors, header = read_whole(path)
         hits = tensors["probabilities"].argmax(1) == tensors["labels"]
         if "random" not in path.name:
             right |= {image_id for image_id, hit in zip(header["ids"], hits.tolist(), strict=True) if hit}
-    chosen = read_csv(diluted.outputs / "shapes/images/diluted.csv")
+    chosen = read_csv(with_random.outputs / "shapes/images/diluted.csv")
     assert {*chosen["image_id"]} <= right
-    settings = read_header(diluted.outputs / "shapes/weights/resnet.safetensors")["settings"]
+    settings = read_header(with_random.outputs / "shapes/weights/resnet.safetensors")["settings"]
     assert "random" not in settings["member"]
 
 
 @pytest.mark.parametrize("explainer", ["lime", "smoothgrad"])
-def test_without_random_voters_all_is_as_if_they_were_not_there(diluted: Project, explainer: str) -> None:
-    folder = diluted.outputs / f"shapes/scores/diluted/{explainer}"
+def test_without_random_voters_all_is_as_if_they_were_not_there(with_random: Project, explainer: str) -> None:
+    folder = with_random.outputs / f"shapes/scores/diluted/{explainer}"
     table = read_csv(folder / "diluted.csv")
     assert sorted(table["share"].unique()) == [0, 0.5, 0.75]
     assert {*table["trained"]} == {1}  # four random ones are three times one
@@ -162,8 +162,8 @@ def test_without_random_voters_all_is_as_if_they_were_not_there(diluted: Project
     assert estimated["n"].max() == 4  # of the trained ones
 
 
-def test_a_member_that_was_trained_is_not_random_unasked(diluted: Project) -> None:
-    refused = diluted.run("finetune", "+committee.members.resnet.random=true")
+def test_a_member_that_was_trained_is_not_random_unasked(with_random: Project) -> None:
+    refused = with_random.run("finetune", "+committee.members.resnet.random=true")
     assert refused.code == 2
     assert "random is absent there, True now" in refused.errors[0]
     assert "overwrite=true" in refused.errors[0]
@@ -179,24 +179,25 @@ def test_weights_of_no_training_are_refused_as_before(untrained: Project) -> Non
     assert "all members have random weights" in refused.errors[0]
 
 
-def test_the_figure_shows_the_mean_and_both_ends_of_the_trials(diluted: Project) -> None:
+def test_the_figure_shows_the_mean_and_both_ends_of_the_trials(with_random: Project) -> None:
     tables = {
-        name: read_csv(diluted.outputs / f"shapes/scores/diluted/{name}/diluted.csv") for name in ("lime", "smoothgrad")
+        name: read_csv(with_random.outputs / f"shapes/scores/diluted/{name}/diluted.csv")
+        for name in ("lime", "smoothgrad")
     }
-    drawn = sec51(tables, "caption")
+    drawn = diluted(tables, "caption")
     assert len(drawn.axes) == 2 * 4
     (line,) = drawn.axes[0].lines
     means = tables["lime"].groupby("share")["mean_average_precision"].mean()
     np.testing.assert_allclose(np.asarray(line.get_xydata()), np.column_stack([100 * means.index, means]))
     without = {name: table.assign(mean_average_precision=np.nan) for name, table in tables.items()}
-    assert len(sec51(without).axes) == 2 * 3
+    assert len(diluted(without).axes) == 2 * 3
     with pytest.raises(InputError, match="no explainer"):
-        sec51({})
-    assert (diluted.outputs / "shapes/figures/diluted/sec51.png").is_file()
-    assert len(read_csv(diluted.outputs / "shapes/tables/diluted/sec51.csv")) == 2 * 5 * 3
+        diluted({})
+    assert (with_random.outputs / "shapes/figures/diluted/diluted.png").is_file()
+    assert len(read_csv(with_random.outputs / "shapes/tables/diluted/diluted.csv")) == 2 * 5 * 3
 
 
 def test_a_committee_without_random_members_has_no_such_figure(quartet: Project) -> None:
-    refused = quartet.run("plot", "figure=sec51", "dry_run=false")
+    refused = quartet.run("plot", "figure=diluted", "dry_run=false")
     assert refused.code == 2
     assert "no member has random weights" in refused.errors[0]

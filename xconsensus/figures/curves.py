@@ -10,7 +10,7 @@ from xconsensus.errors import InputError
 from xconsensus.figures import style
 from xconsensus.figures.tables import EXPLAINERS
 
-# Columns of `sec51`: what its vertical axis says, and the columns of the table, circles first, then triangles
+# Columns of `diluted`: what its vertical axis says, and the columns of the table, circles first, then triangles
 _DILUTED = (
     ("mAP of the consensus", ["mean_average_precision"]),
     ("Entropy; sd by mean", ["entropy", "spread"]),
@@ -97,7 +97,7 @@ def sec452(trials: Mapping[str, pd.DataFrame], caption: str = "") -> Figure:
     return figure
 
 
-def sec51(trials: Mapping[str, pd.DataFrame], caption: str = "") -> Figure:
+def diluted(trials: Mapping[str, pd.DataFrame], caption: str = "") -> Figure:
     """What members of random weights do to consensus and scores, against their share of the voters (section 5.1).
 
     ``trials`` maps an explainer's name to diluted.csv (`stages.score.make_diluted`); a row of panels each: the mean of

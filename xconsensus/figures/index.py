@@ -221,7 +221,7 @@ _FIGURES = (
     Entry("fig14", "the same, with masks", gallery, _gallery(_AREAS, True), (MASKS, SUPERPIXELS), _CUB),
     Entry("fig15", "the same, with masks", gallery, _gallery(_PIXELS, True), (MASKS, PIXELS), _CUB),
     Entry("sec452", "a family among others", curves.sec452, _one(_random), (FAMILY, FOUR_OF_FAMILY, SCORED), _IMAGENET),
-    Entry("sec51", "the consensus among voters who guess at random", curves.sec51, _one(_diluted), (RANDOM, SCORED)),
+    Entry("diluted", "the consensus among voters that guess", curves.diluted, _one(_diluted), (RANDOM, SCORED)),
 )
 _TABLES = (
     Entry("table1", "five models in order", tables.table1, _one(_table1), (), _IMAGENET, (TABLE_1,), True),
@@ -238,7 +238,7 @@ TABLES: Mapping[str, Entry] = {entry.name: entry for entry in _TABLES}
 
 def numbers_behind(name: str, arguments: Arguments) -> pd.DataFrame | None:
     """The numbers behind a figure that stand in no other table, each with its panel; None of other figures."""
-    if name not in ("fig07", "fig08", "sec452", "sec51"):
+    if name not in ("fig07", "fig08", "sec452", "diluted"):
         return None
     panels: Iterable[tuple[str, pd.DataFrame]] = (
         arguments[0].items() if name != "fig08" else arguments[0].groupby("panel")
