@@ -47,7 +47,7 @@ def choose_images(experiment: Experiment) -> list[Record]:
         "seed": experiment.seed,
         "candidates": len(candidates),
     }
-    members = [] if options["only_correct"] == "none" else members_with_predictions(experiment)
+    members = [] if options["only_correct"] == "none" else _judges(experiment)
     if members:
         settings["members"] = {member.name: member.settings()["weights"] for member in members}
         settings["right"] = {member.name: note for member in members if (note := right_note(experiment, member))}
@@ -77,6 +77,14 @@ def choose_images(experiment: Experiment) -> list[Record]:
             settings["contents"] = _contents_judged(experiment).of(record.image_id for record in candidates)
         write_csv(path, pd.DataFrame(rows, columns=["image_id", "path", "label"]), settings)
     return chosen
+
+
+def _judges(experiment: Experiment) -> list[Member]:
+    """The members that decide which images are explained: all with predictions but random ones, which guess."""
+    if members := [member for member in members_with_predictions(experiment) if not member.random]:
+        return members
+    mode = experiment.config["explain"]["only_correct"]
+    raise InputError(f"explain.only_correct={mode}: all members have random weights; set explain.only_correct=none")
 
 
 def _check_table(experiment: Experiment, settings: Mapping[str, Any], judged: Callable[[], "Judged"]) -> None:

@@ -71,6 +71,11 @@ class Experiment:
         shown = self.config["committee"]["scored"]
         return [member.name for member in self.members if not shown or member.name in shown]
 
+    @property
+    def trained_members(self) -> list[Member]:
+        """The members but those of random weights, which guess: what images are chosen by, and scores related to."""
+        return [member for member in self.members if not member.random]
+
     def without(self, names: Collection[str]) -> "Experiment":
         """The same experiment as if the committee had no such members."""
         return replace(self, members=tuple(member for member in self.members if member.name not in names))
@@ -140,15 +145,16 @@ def committee_of(values: Mapping[str, Any], store: Store) -> list[Member]:
 
 
 def _check_committee(committee: Mapping[str, Any], members: Sequence[Member]) -> None:
-    """InputError naming a member that the committee lacks, or one that would stay at random weights."""
+    """InputError naming a member that the committee lacks, or one that would stay at random weights unasked."""
     names = [member.name for member in members]
     for key in ("only", "scored"):
         for name in committee[key] or []:
             if name not in names:
                 raise InputError(f"committee.{key}: {committee['name']} has no member {name}{nearest(name, names)}")
     for member in members:
-        if not (committee["finetune"] or member.weights or member.pretrained or member.library == "module"):
+        own = member.weights or member.pretrained or member.library == "module" or member.random
+        if not (committee["finetune"] or own):
             raise InputError(
                 f"member {member.name} has random weights: set committee.finetune=true to train it, or its"
-                f" committee.members.{member.name}.weights or pretrained"
+                f" committee.members.{member.name}.weights or pretrained, or random=true to take it so"
             )

@@ -1,13 +1,15 @@
 """What scores are made from: the explained images, every member's explanations of them, and the consensus."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from xconsensus.datasets import Record
 from xconsensus.errors import InputError
@@ -19,6 +21,8 @@ from xconsensus.experiment.explanations import (
     explained_right,
     without_missing,
 )
+from xconsensus.experiment.predicted import test_predictions
+from xconsensus.scores.accuracy import ensemble_accuracy
 from xconsensus.scores.metrics import AP_WEIGHTS, Intervals, areas
 from xconsensus.store.shards import Shards
 
@@ -47,11 +51,13 @@ class Given:
 
         The paper's are those "all of which make the correct predictions". So where images were chosen by that, one of
         which some member explains another class than the label is left out of everybody's scores: the consensus that
-        others are compared with holds that member's vote for something else, and members stay comparable.
+        others are compared with holds that member's vote for something else, and members stay comparable. Members of
+        random weights are not asked: they guess.
         """
         if chosen_by(self.experiment) != "all":
             return self.explained
-        kept = [record for record, right in zip(self.explained, (self.right != 0).all(1), strict=True) if right]
+        wrong = np.flatnonzero(self._wrong[:, self.places()].any(axis=1))
+        kept = [record for row, record in enumerate(self.explained) if row not in wrong]
         if not kept:
             raise InputError(
                 f"{self.experiment.explainer_name}: on the explained crop some member is wrong about each of the"
@@ -62,8 +68,34 @@ class Given:
     @property
     def whose(self) -> str:
         """Members that explain another class than the label, and of how many images each."""
-        counts = zip(self.experiment.members, (self.right == 0).sum(0), strict=True)
+        counts = zip(self.experiment.trained_members, self._wrong[:, self.places()].sum(0), strict=True)
         return ", ".join(f"{member.name} of {count}" for member, count in counts if count)
+
+    @property
+    def _wrong(self) -> NDArray[np.bool_]:
+        return np.equal(self.right, 0)
+
+    def places(self, random: bool = False) -> list[int]:
+        """Positions of the members with trained weights, or with random ones."""
+        return [place for place, member in enumerate(self.experiment.members) if member.random is random]
+
+    @cached_property
+    def classified(self) -> tuple[tuple[list[float], float, float], NDArray[np.int64], NDArray[np.int64]]:
+        """`ensemble_accuracy` of the test images, their classes by each member (m, n), and their labels (n,).
+
+        Memory holds one member's probabilities.
+        """
+        predicted: list[NDArray[np.int64]] = []
+        labels = torch.empty(0)
+
+        def members() -> Iterator[tuple[Tensor, Tensor]]:
+            nonlocal labels
+            for probabilities, labels in test_predictions(self.experiment):
+                predicted.append(probabilities.argmax(1).numpy())
+                yield probabilities, labels
+
+        found = ensemble_accuracy(members())
+        return found, np.stack(predicted), labels.numpy()
 
     @property
     def ids(self) -> list[str]:

@@ -1,45 +1,18 @@
 """What scores are of: members' accuracies, similarities and average precisions, measured some images at a time."""
 
-from collections.abc import Iterator
 from itertools import accumulate
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from xconsensus.datasets import Record
-from xconsensus.experiment.artefacts import needs, predictions, with_trained_weights
-from xconsensus.experiment.experiment import Experiment
 from xconsensus.experiment.explanations import IMAGES_AT_A_TIME, by_member, in_full_precision
 from xconsensus.experiment.given import Given
 from xconsensus.experiment.score_settings import similarity_of
 from xconsensus.progress import counter
-from xconsensus.scores.accuracy import ensemble_accuracy
 from xconsensus.scores.metrics import average_precision, without_spread
 from xconsensus.scores.tables_of_members import Measured
-
-
-def accuracies(experiment: Experiment) -> tuple[list[float], float, float]:
-    """`ensemble_accuracy` of the test images; memory holds one member's predictions."""
-    return ensemble_accuracy(_by_image(experiment))
-
-
-def _by_image(experiment: Experiment) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each member's probabilities and labels, of the same images in the same order.
-
-    Raises MissingStageError naming an image that only some members predict.
-    """
-    first: list[str] = []
-    for member in experiment.members:
-        ids, probabilities, labels = predictions(experiment, "test", with_trained_weights(experiment, member))
-        first = first or ids
-        if unlike := sorted({*first} ^ {*ids}):
-            whose = f"members {experiment.members[0].name} and {member.name}"
-            raise needs("finetune", f"only one of {whose} has predicted test image {unlike[0]}", "overwrite=true")
-        place = {image_id: row for row, image_id in enumerate(ids)}
-        rows = [place[image_id] for image_id in first] if ids != first else slice(None)
-        yield probabilities[rows], labels[rows]
 
 
 def measure(given: Given) -> Measured:

@@ -1,15 +1,22 @@
-"""A member's predictions of a split, with its own preprocessing."""
+"""Members' predictions of a split, each with its own preprocessing: made, and read together."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 from xxhash import xxh3_64_hexdigest
 
 from xconsensus.datasets import Record
 from xconsensus.errors import InputError
-from xconsensus.experiment.artefacts import check_predictions, prediction_settings
+from xconsensus.experiment.artefacts import (
+    check_predictions,
+    needs,
+    prediction_settings,
+    predictions,
+    with_trained_weights,
+)
 from xconsensus.experiment.experiment import Experiment
 from xconsensus.experiment.networks import network_for
 from xconsensus.jobs.memory import within_memory
@@ -84,3 +91,20 @@ def _probabilities(network: Network, images: torch.Tensor, at_a_time: int) -> to
     """Softmax probabilities (n, classes) on the CPU of uint8 images (n, 3, H, W), some at a time."""
     parts = (network.normalise(part.to(network.device)) for part in images.split(at_a_time))
     return torch.cat([network(part).softmax(1).cpu() for part in parts])
+
+
+def test_predictions(experiment: Experiment) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each member's probabilities and labels, of the same images in the same order.
+
+    Raises MissingStageError naming an image that only some members predict.
+    """
+    first: list[str] = []
+    for member in experiment.members:
+        ids, probabilities, labels = predictions(experiment, "test", with_trained_weights(experiment, member))
+        first = first or ids
+        if unlike := sorted({*first} ^ {*ids}):
+            whose = f"members {experiment.members[0].name} and {member.name}"
+            raise needs("finetune", f"only one of {whose} has predicted test image {unlike[0]}", "overwrite=true")
+        place = {image_id: row for row, image_id in enumerate(ids)}
+        rows = [place[image_id] for image_id in first] if ids != first else slice(None)
+        yield probabilities[rows], labels[rows]

@@ -27,6 +27,7 @@ from xconsensus.experiment.explanations import explained_right, present_explanat
 from xconsensus.members.catalogue import entries, specifications
 from xconsensus.members.member import Member
 from xconsensus.scores.committees import extras_of, family_of
+from xconsensus.scores.estimation import FEWEST
 from xconsensus.scores.metrics import without_spread
 from xconsensus.store.files import read_csv, read_json, read_settings
 from xconsensus.store.provenance import Settings, as_json, difference
@@ -58,11 +59,12 @@ def similarity_of(experiment: Experiment) -> Similarity:
 
 def tables_settings(experiment: Experiment, consensus: Shards, images: int) -> dict[str, Settings]:
     """Table that this experiment has -> the settings that shape it: members and, where they can be, the tables of
-    other committees (growing, random, family) and of images of several objects (several), which is made of members'.
+    other committees (growing, random, family, diluted), of images of several objects, and of estimated accuracies.
     """
-    options, score = experiment.config["plot"], dict(experiment.config["score"])
+    options, all_of_score = experiment.config["plot"], experiment.config["score"]
+    score = {key: all_of_score[key] for key in ("bootstrap", "level")}
     # stands there only where it differs from what was always done: earlier scores hold
-    weights = {} if (ap_weights := score.pop("ap_weights")) == "signed" else {"ap_weights": ap_weights}
+    weights = {} if (ap_weights := all_of_score["ap_weights"]) == "signed" else {"ap_weights": ap_weights}
     of_all = {"consensus": digest(dict(consensus.settings)), "images": images, "seed": experiment.seed}
     similarity = {"similarity": vars(similarity_of(experiment))}
     found: dict[str, Settings] = {}
@@ -75,10 +77,18 @@ def tables_settings(experiment: Experiment, consensus: Shards, images: int) -> d
         found["random"] = {**of_all, **similarity, "family": own, "extras": extras, "trials": options["trials"]}
     if 1 < len(own) < members:
         found["family"] = {**of_all, **similarity, "family": own, "score": score}
+    if (trained := experiment.trained_members) and len(trained) < members:
+        shares = [float(share) for share in all_of_score["shares"]]
+        found["diluted"] = {**of_all, **similarity, "shares": shares, "trials": options["trials"], **weights}
     scored = {"score": {**score, **weights}, "scored": experiment.shown_members}
     found["members"] = {**of_all, **similarity, **scored}
+    # after the members' tables, of which these are made
     if hasattr(experiment.dataset, "instances"):
         found["several"] = {**of_all, **scored}
+    shown = [member.name for member in trained if member.name in experiment.shown_members]
+    if len(shown) > FEWEST:
+        labelled = {key: all_of_score[key] for key in ("labelled", "draws")}
+        found["estimation"] = {**of_all, **similarity, **labelled, "members": shown}
     return found
 
 
@@ -88,7 +98,9 @@ def family_positions(experiment: Experiment) -> list[int]:
     A list may name members that the committee's config has or the paper knows, and that do not take part here.
     """
     shown, wanted = experiment.shown_members, experiment.config["plot"]["family"]
-    places = [place for place, member in enumerate(experiment.members) if member.name in shown]
+    every = enumerate(experiment.members)
+    places = [place for place, member in every if member.name in shown and not member.random]
+    shown = [experiment.members[place].name for place in places]
     if isinstance(wanted, list):
         elsewhere = {*entries(), *specifications(experiment.config["committee"])}
         wanted = [name for name in wanted if name in shown or name not in elsewhere]

@@ -81,6 +81,20 @@ def train_member(
     remove(checkpoint)
 
 
+def draw_member(experiment: Experiment, member: Member) -> None:
+    """Write the random weights that a member keeps, unless they are there already."""
+    path = experiment.store.weights(member.name)
+    settings = {"classes": len(experiment.dataset.classes), "member": member.settings(), "seed": experiment.seed}
+
+    def check() -> None:
+        check_settings(path, verify(path)["settings"], settings)
+
+    if not is_made(path, check, experiment.config["overwrite"]):
+        network = network_for(experiment, member, untrained=True)
+        nothing = {"ids": [], "contents": ""}
+        write_tensors(path, _own(network.model.state_dict()), settings, history=[], training=nothing)
+
+
 def _resized(experiment: Experiment, member: Member, records: Sequence[Record], index: int) -> NDArray[np.uint8]:
     """What training crops one of the images from: large enough also for members that see borders in evaluation."""
     return experiment.images.resized(records[index], max(member.resize, member.input_size), member.interpolation)

@@ -1,4 +1,4 @@
-"""What other committees change: their size (Figure 8), their members (section 4.5.2); and several objects (5.1)."""
+"""What happens with other committees (Figure 8, sections 4.5.2 and 5.1), and with several objects (5.1)."""
 
 from collections.abc import Mapping
 
@@ -10,6 +10,18 @@ from matplotlib.ticker import MaxNLocator
 from xconsensus.errors import InputError
 from xconsensus.figures import style
 from xconsensus.figures.tables import EXPLAINERS, group_names
+
+# Columns of `diluted`: what its vertical axis says, and the columns of the table, circles first, then triangles
+_DILUTED = (
+    ("mAP of the consensus", ["mean_average_precision"]),
+    ("Entropy; sd by mean", ["entropy", "spread"]),
+    ("Consensus score", ["consensus_score", "random_score"]),
+    ("r of score and accuracy", ["pearson_r", "spearman_r"]),
+)
+_LINES = (
+    ("mAP; entropy (1: constant); trained members' score; Pearson's r", "#0072B2", "o-"),
+    ("sd of the consensus by its mean; random members' score; Spearman's r", "#D55E00", "^--"),
+)
 
 
 def fig08(trials: pd.DataFrame, members: int, caption: str = "") -> Figure:
@@ -123,4 +135,41 @@ def sec51(several: Mapping[str, pd.DataFrame], caption: str = "", level: float =
     panels[0][0].set_ylim(bottom=0)
     style.lay_out(figure)
     style.finish(figure, entries, "; ".join(filter(None, [caption, f"bars: {100 * level:g} % intervals over images"])))
+    return figure
+
+
+def diluted(trials: Mapping[str, pd.DataFrame], caption: str = "") -> Figure:
+    """What members of random weights do to consensus and scores, against their share of the voters (section 5.1).
+
+    ``trials`` maps an explainer's name to diluted.csv (`stages.score.make_diluted`); a row of panels each: the mean of
+    the trials and, as a band, the least and the greatest. Panels without numbers are left out, as mAP without masks.
+
+    Raises InputError if there is no explainer.
+    """
+    if not trials:
+        raise InputError("section 5.1: no explainer has scores; score at least one")
+    columns = [
+        (label, shown)
+        for label, shown in _DILUTED
+        if any(table[shown].notna().any(axis=None) for table in trials.values())
+    ]
+    figure = Figure(figsize=(style.FULL_WIDTH, 2.1 * len(trials)))
+    rows = figure.subplots(len(trials), len(columns), squeeze=False, sharex=True)
+    entries = {}
+    for panels, (name, table) in zip(rows, trials.items(), strict=True):
+        by_share = table.assign(share=100 * table["share"]).groupby("share")
+        for axes, (label, shown) in zip(panels, columns, strict=True):
+            for column, (words, colour, line) in zip(shown, _LINES, strict=False):
+                values = by_share[column].agg(["mean", "min", "max"])
+                axes.fill_between(values.index, values["min"], values["max"], color=colour, alpha=0.15, linewidth=0)
+                (drawn,) = axes.plot(values.index, values["mean"], line, color=colour, markersize=3.5, linewidth=1.2)
+                entries[words] = drawn
+            axes.set_ylabel(label)
+            style.tidy(axes)
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        style.title(panels[0], EXPLAINERS.get(name, name))
+    for axes in rows[-1]:
+        axes.set_xlabel("Random voters, %")
+    style.lay_out(figure)
+    style.finish(figure, entries, caption)
     return figure

@@ -43,6 +43,11 @@ SCORED = Need(
     lambda r: all(each.members["consensus_score"].notna().any() for each in r.scores.values()),
     "no explanation has more than one value, so there are no consensus scores",
 )
+RANDOM = Need(lambda r: r.first.diluted is not None, "no member has random weights: see experiment=shapes_diluted")
+ESTIMATED = Need(
+    lambda r: all(each.estimation is not None and len(each.estimation) for each in r.scores.values()),
+    "accuracies are estimated of four members or more, where labels are known",
+)
 FOUR_OF_FAMILY = Need(lambda r: r.first.random is not None, "correlations need a family of at least 4 members")
 RBF = Need(lambda r: any(each.sigma for each in r.scores.values()), "no explainer is compared by the RBF similarity")
 # what is drawn without these only when it is asked for by name
@@ -117,6 +122,25 @@ def _random(results: Results) -> Arguments:
     family = results.first.family["member"].nunique()
     what = f"random committees: {family} of one family and {low} to {high} others"
     return {name: each.random for name, each in results.scores.items()}, results.caption(what)
+
+
+def _diluted(results: Results) -> Arguments:
+    """Explainer -> its table of diluted committees, and the caption."""
+    tables = {name: each.diluted for name, each in results.scores.items() if each.diluted is not None}
+    drawn = next(iter(tables.values()))
+    trained, most = drawn["trained"].max(), drawn["random"].max()
+    whole = len(results.voters) - results.random
+    what = (
+        f"{trained} of {whole} trained members vote with 0 to {most} of {results.random} random weights",
+        f"mean, least and greatest of {drawn['trial'].nunique()} draws of both",
+        f"scores and r are of all {whole}; images are those that these get right",
+        results.weighted,
+    )
+    return tables, results.caption(*what)
+
+
+def _estimation(results: Results) -> Arguments:
+    return ({name: each.estimation for name, each in results.scores.items()},)
 
 
 def _growing(results: Results) -> Arguments:
@@ -209,6 +233,7 @@ _FIGURES = (
     Entry("fig15", "the same, with masks", gallery, _gallery(_PIXELS, True), (MASKS, PIXELS), _CUB),
     Entry("sec51", "mAP by number and size of objects", curves.sec51, _one(_several), (OBJECTS, COUNTED), ("coco",)),
     Entry("sec452", "a family among others", curves.sec452, _one(_random), (FAMILY, FOUR_OF_FAMILY, SCORED), _IMAGENET),
+    Entry("diluted", "the consensus among voters that guess", curves.diluted, _one(_diluted), (RANDOM, SCORED)),
 )
 _TABLES = (
     Entry("table1", "five models in order", tables.table1, _one(_table1), (), _IMAGENET, (TABLE_1,), True),
@@ -217,6 +242,7 @@ _TABLES = (
     Entry("subsets", "r of some members alone", tables.subsets, _one(_leveled), (ACCURACIES, SCORED), published=True),
     Entry("several", "sec51 in numbers", tables.several, _one(lambda r: (r.several,)), (OBJECTS, COUNTED)),
     Entry("sigma", "the RBF's sigma halved and doubled", sigma, _one(_sigma), (RBF,)),
+    Entry("estimation", "accuracy from scores, or few labels", tables.estimation, _one(_estimation), (ESTIMATED,)),
     Entry("comparison", "each claim of the paper beside this run's number", comparison, _one(_comparison), (SCORED,)),
 )
 # fmt: on
@@ -226,7 +252,7 @@ TABLES: Mapping[str, Entry] = {entry.name: entry for entry in _TABLES}
 
 def numbers_behind(name: str, arguments: Arguments) -> pd.DataFrame | None:
     """The numbers behind a figure that stand in no other table, each with its panel; None of other figures."""
-    if name not in ("fig07", "fig08", "sec452"):
+    if name not in ("fig07", "fig08", "sec452", "diluted"):
         return None
     panels: Iterable[tuple[str, pd.DataFrame]] = (
         arguments[0].items() if name != "fig08" else arguments[0].groupby("panel")

@@ -57,9 +57,10 @@ class Images:
 class Scores:
     """One explainer's scores: its ``method``, the tables that `score` writes, and its maps.
 
-    ``growing``, ``random``, ``family``, ``objects`` and ``several`` are None where the run has none. ``map_of`` gives a
-    member's explanation, or the consensus, (H, W), by member and image id; ``prediction_of`` the class that a member
-    predicts, in words, and its probability. ``extras`` is how many others join the family in a random committee.
+    ``growing``, ``random``, ``family``, ``diluted``, ``estimation``, ``objects`` and ``several`` are None where the run
+    has none. ``map_of`` gives a member's explanation, or the consensus, (H, W), by member and image id;
+    ``prediction_of`` the class that a member predicts, in words, and its probability. ``extras`` is how many others
+    join the family in a random committee.
     """
 
     members: pd.DataFrame
@@ -69,6 +70,8 @@ class Scores:
     growing: pd.DataFrame | None = None
     random: pd.DataFrame | None = None
     family: pd.DataFrame | None = None
+    diluted: pd.DataFrame | None = None
+    estimation: pd.DataFrame | None = None
     objects: pd.DataFrame | None = None
     several: pd.DataFrame | None = None
     extras: tuple[int, int] = (0, 0)
@@ -85,10 +88,10 @@ class Scores:
 class Results:
     """A committee's results on a data set, by every explainer.
 
-    ``voters`` are the names of the members that vote, of which ``scores`` may show some; ``options`` is the config's
-    group ``plot``, ``level`` and ``ap_weights`` those of the group ``score``. ``panels`` are members tables of several
-    runs, by data set, and ``under_panels`` says what they are (Fig. 11). ``of_paper`` names the paper's data set whose
-    numbers they are, ``loader`` the data set's loader.
+    ``voters`` are the names of the members that vote, of which ``scores`` may show some, and ``random`` how many of
+    these have random weights; ``options`` is the config's group ``plot``, ``level`` and ``ap_weights`` those of the
+    group ``score``. ``panels`` are members tables of several runs, by data set, and ``under_panels`` says what they
+    are (Fig. 11). ``of_paper`` names the paper's data set whose numbers they are, ``loader`` the data set's loader.
     """
 
     dataset: str
@@ -103,6 +106,7 @@ class Results:
     under_panels: str = ""
     of_paper: str | None = None
     loader: str = ""
+    random: int = 0
 
     @cached_property
     def members(self) -> dict[str, pd.DataFrame]:

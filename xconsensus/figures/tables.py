@@ -16,6 +16,7 @@ import pandas as pd
 from xconsensus import published
 from xconsensus.errors import InputError
 from xconsensus.published import ENSEMBLE
+from xconsensus.scores.estimation import SCORE
 from xconsensus.scores.metrics import Correlation, correlation
 from xconsensus.scores.several import STARTS
 from xconsensus.scores.subsets import subsets as subsets_of
@@ -175,6 +176,17 @@ def _group_name(by: str, start: float) -> str:
     if by == "share":
         return f"{100 * start:g} - {100 * (end or 1):g} %"
     return f"{start:g} or more" if end is None else f"{start:g}" if end == start + 1 else f"{start:g} - {end - 1:g}"
+
+
+def estimation(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """How well accuracy is estimated without or from few labels: each explainer's estimation.csv, one below the other.
+
+    What does not rest on explanations stands there once; scores come last, each with its explainer.
+    """
+    parts = [next(iter(tables.values())).query("estimator != @SCORE")]
+    for name, table in tables.items():
+        parts.append(table.query("estimator == @SCORE").assign(estimator=f"{SCORE}, {EXPLAINERS.get(name, name)}"))
+    return pd.concat(parts, ignore_index=True)
 
 
 def sigma(images: pd.DataFrame, members: pd.DataFrame, sigma: float) -> pd.DataFrame:

@@ -172,6 +172,9 @@ def as_word(value: Any) -> str:
 
 
 def _check_limits(key: str, value: Any, limits: Mapping[str, Any]) -> None:
+    if isinstance(value, list):
+        for each in value:
+            _check_limits(key, each, limits)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return
     if value < limits.get("least", -math.inf):

@@ -179,6 +179,12 @@ class Committee:
         least=1,
         most=LARGEST_SIDE,
     )
+    random_members: int = key(
+        0,
+        "further members of random weights, with the others' architectures in turn (section 5.1); a single one has"
+        " random: true. They vote, and images are chosen without them",
+        least=0,
+    )
     weights_dir: Folder | None = key(
         None,
         "folder of the members' relative weights files and .py files, and of MEMBER.safetensors, MEMBER.pth or"
@@ -229,8 +235,8 @@ class Explain:
     per_class: int | None = key(None, "how many of each class at most; null: any number", least=1)
     sample: Literal["first", "random"] = key(
         "first",
-        "first of each class in sorted order (the M4 benchmark's habit), then second ones, of classes spread evenly where"
-        " a round has more than images are left | random, by the seed",
+        "first of each class in sorted order (the M4 benchmark's habit), then second ones, of classes spread evenly"
+        " where a round has more than images are left | random, by the seed",
     )
     only_correct: Literal["all", "any", "none"] = key(
         "all", "images that all | any of the members classify correctly, or none: do not ask"
@@ -262,6 +268,17 @@ class Score:
         " (LIME's vote is of squares) | absolute | squared",
     )
 
+    shares: list[float] = key(
+        [0, 0.25, 0.5, 0.75, 0.9],
+        "of random members among the voters, where the committee has any (section 5.1)",
+        least=0,
+        below=1,
+    )
+    labelled: list[int] = key(
+        [10, 30, 100], "labelled images beside which accuracy is estimated from scores (section 5.2)", least=1
+    )
+    draws: int = key(1000, "of so many images each", least=1)
+
 
 @dataclass(frozen=True)
 class Locate:
@@ -283,7 +300,8 @@ class Plot:
         [*(f"fig{number:02}" for number in range(1, 16)), "sec51", "sec452"], "figures that are drawn"
     )
     tables: list[str] = key(
-        ["table1", "table2", "correlations", "subsets", "several", "sigma", "comparison"], "tables that are written"
+        ["table1", "table2", "correlations", "subsets", "several", "sigma", "estimation", "comparison"],
+        "tables that are written",
     )
     gallery: int = key(3, "how many images get a figure of their own (figures 2, 3 and 9)", least=1)
     gallery_members: int = key(13, "how many members those show, from the most to the least accurate", least=1)

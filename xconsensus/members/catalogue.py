@@ -66,7 +66,8 @@ def specifications(committee: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
     First those of ``catalogue`` (one of `COMMITTEES`, or a list of names): without substitutes where ``substitutes``
     is false, and of these ``draw`` many, chosen by ``draw_seed`` and the names alone, so alike on every machine. Then
-    ``members``; one that has a name of the catalogue changes keys of that one.
+    ``members``; one that has a name of the catalogue changes keys of that one. Last
+    ``random_members`` of random weights.
 
     Raises InputError for a name that is not in the table, with the nearest, and for a draw of more than there are.
     """
@@ -79,7 +80,25 @@ def specifications(committee: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     found = {name: entries()[name].specification() for name in chosen}
     for name, own in (committee.get("members") or {}).items():
         found[name] = {**found.get(name, {}), **(own or {})}
-    return found
+    return found | _random_members(found, committee.get("random_members", 0))
+
+
+def _random_members(found: Mapping[str, Mapping[str, Any]], count: int) -> dict[str, dict[str, Any]]:
+    """Further members of random weights, with the architectures of the committee's own in turn.
+
+    Own code is not among these: what it draws or reads itself is its own. Raises InputError where nothing else is.
+    """
+    check_type("committee.random_members", count, 1)
+    if count < 0:
+        raise InputError(f"committee.random_members={count} is less than 0")
+    own = [name for name, spec in found.items() if spec.get("library") != "module" and not spec.get("random")]
+    if count and not own:
+        raise InputError(
+            f"committee.random_members={count}: no member of timm or torchvision has an architecture for it"
+        )
+    names = {f"random{number + 1:03}_{own[number % len(own)]}": own[number % len(own)] for number in range(count)}
+    other = {"family": "random", "random": True, "weights": None, "weights_key": None, "pretrained": False}
+    return {name: {**found[base], **other} for name, base in names.items()}
 
 
 def _chosen(catalogue: str | list[str]) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from xconsensus import own_code
-from xconsensus.errors import InputError, nearest, safe_name
+from xconsensus.errors import InputError, check_type, nearest, safe_name
 from xconsensus.members import timm_torchvision
 from xconsensus.published import CENTRED, ENSEMBLE
 
@@ -27,13 +27,14 @@ class Member:
     """One model of a committee and how it wants its input.
 
     ``library`` is timm, torchvision or module; with ``module``, ``model`` is ``package.module.Class`` or
-    ``path/to/file.py:Class``: code that the user names and that is run. ``weights`` is a file of trained weights, of
-    which ``weights_key`` names the state dict where the file holds several, ``pretrained`` a weights tag of the library
-    (True for its default), read from ``pretrained_file`` where there is one, else through the library's own cache;
-    neither means random weights, to be trained. The member's own preprocessing are ``resize``, ``input_size`` (pixels),
-    ``mean``, ``std`` (of RGB in 0..1), ``interpolation`` and ``crop_mode``: center crops from the short edge at
-    ``resize``, squash from both edges, border from the long edge, with borders of the colour ``mean``. Where they are
-    the library's, ``as_library``, images are resized and cut as it does it; the others' crops lie as what is explained.
+    ``path/to/file.py:Class``: code that the user names and that is run. ``weights`` is a file of trained weights,
+    of which ``weights_key`` names the state dict where the file holds several, ``pretrained`` a weights tag of the
+    library (True for its default), read from ``pretrained_file`` where there is one, else through the library's own
+    cache; neither means random weights, to be trained, or, of a ``random`` member, to stay. The member's own
+    preprocessing are ``resize``, ``input_size`` (pixels), ``mean``, ``std`` (of RGB in 0..1), ``interpolation`` and
+    ``crop_mode``: center crops from the short edge at ``resize``, squash from both edges, border from the long
+    edge, with borders of the colour ``mean``. Where they are the library's, ``as_library``, images are resized and
+    cut as it does it; the others' crops lie as what is explained.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Member:
     interpolation: str = "bicubic"
     crop_mode: str = "center"
     as_library: bool = False
+    random: bool = False
 
     def weights_file(self) -> Path | None:
         """The file that the weights are read from, None without one; InputError naming the member that lacks it."""
@@ -80,7 +82,8 @@ class Member:
             "std": list(self.std),
             "interpolation": self.interpolation,
         }
-        return settings | ({"weights_key": self.weights_key} if self.weights_key else {})
+        settings |= {"weights_key": self.weights_key} if self.weights_key else {}
+        return settings | ({"random": True} if self.random else {})
 
 
 _FIELDS = tuple(name for name in Member.__dataclass_fields__ if name not in ("name", "pretrained_file", "as_library"))
@@ -150,6 +153,9 @@ def _member(name: str, spec: dict[str, Any], size: int, resize: int, weights_dir
         raise InputError(f"member {name}: library={spec['library']} is unknown{nearest(spec['library'], LIBRARIES)}")
     spec = {key: value for key, value in spec.items() if value is not None}
     _check_words(name, spec)
+    check_type(f"committee.members.{name}.random", random := spec.get("random", False), True)
+    if random and (other := next((key for key in ("weights", "pretrained") if spec.get(key)), None)):
+        raise InputError(f"member {name}: random=true and {other}={spec[other]}: drop one")
     spec.setdefault("family", name)
     folder = Path(weights_dir) if weights_dir else Path()
     if spec["library"] == "module" and ".py:" in spec["model"]:

@@ -1,9 +1,10 @@
-"""What a consensus owes to its committee: a family alone (Fig. 7), random committees (section 4.5.2) and growing ones
-(section 4.5.3).
+"""What a consensus owes to its committee: a family alone (Fig. 7), random committees (section 4.5.2), growing ones
+(section 4.5.3), and such as members of random weights dilute (section 5.1).
 
 Images come one at a time, so that memory holds one image's maps of all m members.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from scipy import stats
 from torch import Tensor
 
 from xconsensus.consensus import Similarity
@@ -63,8 +65,7 @@ def growing_committees(
     for ballots, inside, pixels in images:
         if not np.any(inside):
             continue
-        blocks = np.array_split(weights.astype(ballots.dtype), -(-weights.shape[0] * ballots.shape[1] // _BLOCK))
-        total += np.concatenate([average_precisions(weighted(part @ ballots), inside, pixels) for part in blocks])
+        total += _of_each(weights, ballots, lambda maps: average_precisions(weighted(maps), inside, pixels))  # noqa: B023
         count += 1
     if count == 0:
         raise InputError("growing committees: no image has an object mask; choose a data set with masks")
@@ -139,6 +140,93 @@ def committee_scores(
     return np.stack(scores)
 
 
+def diluted_committees(
+    trained: Sequence[int], random: Sequence[int], shares: Iterable[float], trials: int = 20, seed: int = 0
+) -> list[tuple[int, Committee]]:
+    """Trial and voters of committees of which a share are random members (Li et al. 2023, section 5.1).
+
+    The same number of trained members votes at every share: as many as the random ones suffice for at the largest. In
+    a trial they stay the same, and a larger share keeps the random ones of a smaller: only dilution differs.
+
+    Parameters
+    ----------
+    trained, random : positions of the members with trained and with random weights.
+    shares : of the random members among the voters, each at least 0 and below 1, to the nearest whole member.
+    trials : draws of the members.
+    seed : of the draws.
+
+    Raises InputError for a share that is none, or one that the random members do not suffice for.
+    """
+    wanted = sorted(set(shares))
+    if not wanted or not 0 <= wanted[0] <= wanted[-1] < 1:
+        raise InputError(f"score.shares={wanted}: give shares of at least 0 and below 1")
+    odds = [share / (1 - share) for share in wanted]
+    voters = min(len(trained), int(len(random) / odds[-1] + 1e-9)) if odds[-1] else len(trained)
+    if voters < 1:
+        raise InputError(
+            f"score.shares: {wanted[-1]} needs {math.ceil(odds[-1] - 1e-9)} random members beside one trained, there"
+            f" are {len(random)} beside {len(trained)}; raise committee.random_members or lower the share"
+        )
+    counts = dict.fromkeys(round(voters * each) for each in odds)
+    found = []
+    for trial in range(trials):
+        generator = np.random.default_rng([seed, trial])
+        own, others = generator.permutation(trained)[:voters], generator.permutation(random)
+        found += [(trial, np.concatenate([own, others[:count]]).astype(int)) for count in counts]
+    return found
+
+
+def dilution(
+    images: Iterable[tuple[Floats, NDArray[Any] | None, NDArray[Any] | None]],
+    random: Sequence[int],
+    committees: Sequence[Committee],
+    weighted: Callable[[Floats], Floats] = AP_WEIGHTS["signed"],
+) -> pd.DataFrame:
+    """How good and how constant each committee's consensus is, the mean over the images; one row a committee.
+
+    Parameters
+    ----------
+    images : ballots (m, K), and positives and counts as `growing_committees` has them; positives None without masks.
+    random : positions of the random members.
+    committees : who votes.
+    weighted : one of `metrics.AP_WEIGHTS`, which turns each consensus.
+
+    Returns mean_average_precision, of images with an object; `entropy` and `spread` of the consensus; and random_part,
+    the share of random members' ballots in the sum of all.
+    """
+    totals, counts = np.zeros((4, len(committees))), np.zeros((4, 1))
+    for ballots, inside, pixels in images:
+        weights = _weights(len(ballots), committees)
+        sums = weights * ballots.sum(1)
+        part = np.divide(sums[:, random].sum(1), sums.sum(1), out=np.zeros(len(sums)), where=sums.sum(1) != 0)
+        measured = [_of_each(weights, ballots, entropy), _of_each(weights, ballots, spread), part]
+        totals[1:], counts[1:] = totals[1:] + measured, counts[1:] + 1
+        if inside is not None and inside.any():
+            totals[0] += _of_each(weights, ballots, lambda maps: average_precisions(weighted(maps), inside, pixels))  # noqa: B023
+            counts[0] += 1
+    means = np.divide(totals, counts, out=np.full_like(totals, np.nan), where=counts > 0)
+    return pd.DataFrame(means.T, columns=["mean_average_precision", "entropy", "spread", "random_part"])
+
+
+def entropy(maps: Floats) -> Floats:
+    """Shannon entropy of maps (n, K), each divided by its sum, by its largest value, log K: (n,), 1 of constant maps.
+
+    NaN of maps with values below 0, which are no shares, and where K is 1.
+    """
+    sums = maps.sum(1, keepdims=True)
+    shares = np.divide(maps, sums, out=np.full_like(maps, 1 / maps.shape[1]), where=sums > 0)
+    if maps.shape[1] == 1:
+        return np.full(len(maps), np.nan)
+    found = stats.entropy(shares, axis=1) / np.log(maps.shape[1])
+    return np.asarray(np.where((maps < 0).any(1), np.nan, found))
+
+
+def spread(maps: Floats) -> Floats:
+    """Standard deviation by mean of maps (n, K): (n,), 0 of constant maps."""
+    deviation, mean = maps.std(1), maps.mean(1)
+    return np.asarray(np.divide(deviation, mean, out=np.zeros_like(mean), where=deviation > 0))
+
+
 def agreement(scores: Floats, complete: Floats, committees: Sequence[Committee]) -> pd.DataFrame:
     """Do consensus scores survive a change of committee? One row a committee: trial, size, pearson_r, spearman_r.
 
@@ -175,6 +263,12 @@ def _draw(members: int, sizes: Sequence[int], trials: int, seed: int) -> list[tu
             for trial in range(1 if size == members else trials)
         ]
     return committees
+
+
+def _of_each(weights: Floats, ballots: Floats, measure: Callable[[Floats], Floats]) -> Floats:
+    """What is measured (t,) of the consensuses, weights (t, m) @ ballots (m, K), some at a time."""
+    blocks = np.array_split(weights.astype(ballots.dtype), -(-weights.shape[0] * ballots.shape[1] // _BLOCK))
+    return np.concatenate([measure(part @ ballots) for part in blocks])
 
 
 def _weights(members: int, committees: Sequence[Committee]) -> Floats:

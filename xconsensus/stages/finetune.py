@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from functools import partial
 
-import torch
 from omegaconf import DictConfig
 
 from xconsensus.arithmetic.precision import trained_in
@@ -14,7 +13,7 @@ from xconsensus.experiment.artefacts import weights_settings, with_trained_weigh
 from xconsensus.experiment.experiment import Experiment, start
 from xconsensus.experiment.networks import network_for
 from xconsensus.experiment.predicted import predict_member
-from xconsensus.experiment.trained import is_trained, train_member
+from xconsensus.experiment.trained import draw_member, is_trained, train_member
 from xconsensus.jobs.failures import Failures
 from xconsensus.jobs.memory import release_freed_memory
 from xconsensus.jobs.shares import own_share
@@ -56,7 +55,9 @@ def finetune(experiment: Experiment) -> None:
     for number, member in claimed(experiment.store.root, units):
         title = f"finetune {member.name} ({number}/{len(members)})"
         with failures.of(member.name) as worklog:
-            if trained:
+            if trained and member.random:
+                draw_member(experiment, member)
+            elif trained:
                 train_member(experiment, member, recipe, training, title, worklog)
             for split in splits:
                 ready = with_trained_weights(experiment, member)
@@ -121,11 +122,13 @@ def _plan(
         with failures.of(member.name):
             path = experiment.store.weights(member.name)
             settings = weights_settings(experiment, member, recipe, len(training)) if new_head else {}
-            trained = new_head and is_trained(experiment, member, settings, training, path)
+            to_train = new_head and not member.random
+            trained = to_train and is_trained(experiment, member, settings, training, path)
             ready = with_trained_weights(experiment, member) if trained else member
             network = network_for(experiment, ready, untrained=new_head and not trained)
-            steps = recipe.epochs * len(training) if new_head and not trained else 0
-            what = f"to train, {recipe.epochs} epochs of {len(training)} images" if steps else "as it is"
+            steps = recipe.epochs * len(training) if to_train and not trained else 0
+            what = "random weights" if member.random else "as it is"
+            what = f"to train, {recipe.epochs} epochs of {len(training)} images" if steps else what
             parameters = sum(tensor.numel() for tensor in network.model.parameters())
             estimate = images * seconds_a_pass(network, member.input_size)
             estimate += steps * (seconds_a_pass(network, member.input_size, "weights") if steps else 0)

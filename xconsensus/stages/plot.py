@@ -206,6 +206,7 @@ def results_of(experiments: Sequence[Experiment]) -> Results:
         committee=experiment.committee,
         scores=scores,
         voters=[member.name for member in experiment.members],
+        random=len(experiment.members) - len(experiment.trained_members),
         images=_images(experiment, records),
         options=config["plot"],
         level=config["score"]["level"],
@@ -234,7 +235,8 @@ def _scores(experiment: Experiment, records: Sequence[Record]) -> Scores:
     folder = experiment.store.scores(experiment.committee, experiment.explainer_name)
     settings = tables_settings(experiment, consensus_of(experiment), len(records))
     check_scores(experiment, folder, settings, records)
-    optional = {name: read_csv(folder / f"{name}.csv") for name in ("growing", "random", "family") if name in settings}
+    tables_of = ("growing", "random", "family", "diluted", "estimation")
+    optional = {name: read_csv(folder / f"{name}.csv") for name in tables_of if name in settings}
     objects, several = folder / "objects.csv", folder / "several.csv"
     similarity = similarity_of(experiment)
     maps = Maps(experiment)

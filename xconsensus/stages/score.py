@@ -14,11 +14,12 @@ from xconsensus.consensus import ballot_of
 from xconsensus.experiment.experiment import Experiment, start
 from xconsensus.experiment.explanations import IMAGES_AT_A_TIME, by_image
 from xconsensus.experiment.given import Given, what_is_given
-from xconsensus.experiment.measuring import accuracies, measure, objects_table, sizes_of
+from xconsensus.experiment.measuring import measure, objects_table, sizes_of
 from xconsensus.experiment.score_settings import inputs_of, outdated, similarity_of, tables_settings
 from xconsensus.progress import log
 from xconsensus.scores import committees
-from xconsensus.scores.metrics import mean_over_images
+from xconsensus.scores.estimation import estimation
+from xconsensus.scores.metrics import correlation, mean_over_images
 from xconsensus.scores.several import several_table, sizes_table
 from xconsensus.scores.tables_of_members import Measured, correlations_table, images_table, members_table, noise
 from xconsensus.store.files import read_csv, read_json, read_settings, write_csv, write_json, write_long_csv
@@ -77,7 +78,7 @@ def make_members(given: Given, path: Path, settings: Settings) -> None:
     experiment, ids = given.experiment, given.ids
     names = [member.name for member in experiment.members]
     measured = measure(given)
-    own, *ensemble = accuracies(experiment)
+    own, *ensemble = given.classified[0]
     families = [member.family for member in experiment.members]
     everybody = pd.DataFrame({"member": names, "family": families, "accuracy": own})
     everybody["input_size"] = [member.input_size for member in experiment.members]
@@ -132,9 +133,44 @@ def make_growing(given: Given, path: Path, settings: Settings) -> None:
         (ballot(values).numpy(), *given.areas(record, given.experiment.images.mask(record)))
         for record, values in zip(given.records, by_image(given.explanations, given.ids), strict=True)
     )
-    seed, trials = given.experiment.seed, settings["trials"]
-    sizes = range(1, members + 1)
+    seed, trials, sizes = given.experiment.seed, settings["trials"], range(1, members + 1)
     write_csv(path, committees.growing_committees(images, members, sizes, trials, seed, given.weighted), settings)
+
+
+def make_diluted(given: Given, path: Path, settings: Settings) -> None:
+    """Write diluted.csv: what more and more voters of random weights do to consensus and scores (5.1)."""
+    experiment, own, random = given.experiment, given.places(), given.places(random=True)
+    ballot, has_masks = ballot_of(experiment.explainer["vote"]), experiment.dataset.has_masks
+    drawn = committees.diluted_committees(own, random, settings["shares"], settings["trials"], experiment.seed)
+    voting = [voters for _, voters in drawn]
+    images = (
+        (ballot(values).numpy(), *(given.areas(r, experiment.images.mask(r)) if has_masks else (None, None)))
+        for r, values in zip(given.records, by_image(given.explanations, given.ids), strict=True)
+    )
+    consensus = committees.dilution(images, random, voting, given.weighted)
+    scores = mean_over_images(_scores(given, [*range(len(given.explanations))], voting))
+    accuracy = np.array(given.classified[0][0])[own]
+    counts = [(trial, int(np.isin(voters, own).sum()), int(np.isin(voters, random).sum())) for trial, voters in drawn]
+    table = pd.DataFrame(counts, columns=["trial", "trained", "random"])
+    table.insert(0, "share", table["random"] / (table["trained"] + table["random"]))
+    table = pd.concat([table, consensus], axis=1)
+    table["consensus_score"], table["random_score"] = scores[:, own].mean(1), np.nanmean(scores[:, random], axis=1)
+    found = [correlation(accuracy, score) for score in scores[:, own]]
+    table["pearson_r"], table["spearman_r"] = [r.pearson_r for r in found], [r.spearman_r for r in found]
+    write_csv(path, table, settings)
+
+
+def make_estimation(given: Given, path: Path, settings: Settings) -> None:
+    """Write estimation.csv: accuracies of members left out, from scores, agreement or few labels (5.2)."""
+    table = read_csv(path.with_name("members.csv")).set_index("member", drop=False)
+    _, predicted, labels = given.classified
+    names = [member.name for member in given.experiment.members]
+    others = predicted[given.places()]  # members of random weights agree with nobody, and are easily told
+    shown = [name for name in names if name in settings["members"]]
+    found = estimation(table.loc[shown], predicted[[names.index(name) for name in shown]], others, labels, settings)
+    if left := [count for count in settings["labelled"] if count > (labels >= 0).sum()]:
+        log.info(f"score.labelled: without {left}, of {(labels >= 0).sum()} labelled test images")
+    write_csv(path, found, settings)
 
 
 def make_random(given: Given, path: Path, settings: Settings) -> None:
@@ -176,6 +212,8 @@ MAKERS: dict[str, Callable[[Given, Path, Settings], None]] = {
     "growing": make_growing,
     "random": make_random,
     "family": make_family,
+    "diluted": make_diluted,
     "members": make_members,
     "several": make_several,
+    "estimation": make_estimation,
 }
