@@ -6,6 +6,6 @@
 from xconsensus.figures.curves import fig08, sec452
 from xconsensus.figures.gallery import COLUMNS, Row, Tile, gallery
 from xconsensus.figures.method import fig01
-from xconsensus.figures.scatter import fig04, fig05, fig06, fig10
+from xconsensus.figures.scatter import fig04, fig05, fig06, fig07, fig10
 
-__all__ = ["COLUMNS", "Row", "Tile", "fig01", "fig04", "fig05", "fig06", "fig08", "fig10", "gallery", "sec452"]
+__all__ = ["COLUMNS", "Row", "Tile", "fig01", "fig04", "fig05", "fig06", "fig07", "fig08", "fig10", "gallery", "sec452"]

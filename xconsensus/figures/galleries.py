@@ -28,11 +28,11 @@ def method(results: Results) -> Arguments:
 
 
 def typical_image(results: Results, scores: Scores, members: Sequence[str]) -> str:
-    """The id of the image on which ``members`` are as similar to the consensus as on average, in the mean of them."""
+    """The id of the image on which the similarities of ``members`` are nearest to their means over all images."""
     ids = [picture.image_id for picture in results.images.pictures]
     similarity = scores.images.pivot_table(index="image_id", columns="member", values="similarity", dropna=False)
     similarity = similarity.reindex(index=ids, columns=list(members))
-    away = (similarity - similarity.mean()).abs().mean(axis=1, skipna=False)
+    away = ((similarity - similarity.mean()) ** 2).sum(axis=1, skipna=False)
     return ids[int(away.argmin())] if away.notna().any() else ids[0]
 
 

@@ -114,17 +114,17 @@ def heat(
 
 
 # A photograph's grey from black on and by how much up to white: so pale that weak colours show on it.
-PALE = (0.5, 0.5)
+PALE = (0.55, 0.45)
 
 
 def tints(colourmap: str = "YlOrRd") -> NDArray[np.floating]:
     """The colour of each strength 0, 1/255, ... 1, RGB (256, 3) in [0, 1]; the palest ones are left out."""
-    return np.asarray(colormaps[colourmap](np.linspace(0.3, 1, 256))[:, :3])
+    return np.asarray(colormaps[colourmap](np.linspace(0.45, 1, 256))[:, :3])
 
 
 def opacity(strength: NDArray[np.floating]) -> NDArray[np.floating]:
     """How much of a colour of a strength in [0, 1] covers the photograph, in [0, 1]: weak ones already show."""
-    return np.sqrt(strength)
+    return np.asarray(strength**0.75)
 
 
 def _coloured(
@@ -150,7 +150,7 @@ def colour_bar(figure: style.Sheet, maps: Sequence[NDArray[np.floating]], low: f
     axes = figure.add_axes(((1 - wide) / 2, (low + 0.17) / height, wide, 0.09 / height))
     picture = _coloured(np.full(values.shape, PALE[0] + PALE[1] / 2), np.abs(values), values < 0)
     axes.imshow(as_bytes(picture), extent=(values[0, 0], 1, 0, 1), aspect="auto")
-    ticks = {-1: "\N{MINUS SIGN}1", 0: "0" if max(lowest, default=0) <= 0 else "lowest", 1: "1"}
+    ticks = {-1: "\N{MINUS SIGN}1", 0: "0" if signed or max(lowest, default=0) <= 0 else "lowest", 1: "1"}
     ticks = {at: text for at, text in ticks.items() if at >= values[0, 0]}
     axes.set_xticks(list(ticks), list(ticks.values()))
     axes.set_yticks([])
@@ -190,7 +190,7 @@ class _Sheet:
         self.enlarged = 1.0 if lines == 1 else 1.5
         free = style.FULL_WIDTH - 2 * _MARGIN - _SIDE - columns * _GAP
         self.width = min(free / (columns + self.enlarged), _WIDEST)
-        self.tall = self.width * rows[0].image.shape[0] / rows[0].image.shape[1]
+        self.tall: float = self.width * rows[0].image.shape[0] / rows[0].image.shape[1]
         tiles = [tile for row in rows for tile in row.tiles]
         names = [[tile.name for tile in row.tiles] for row in rows]
         self.named = [number == 0 or lines > 1 or own != names[0] for number, own in enumerate(names)]
@@ -198,8 +198,8 @@ class _Sheet:
         self.above = [above if named else 0.0 for named in self.named]
         self.below = _LINE * max(len(_below(tile)) for tile in tiles) + 0.04
         heights = [max(lines * self._pitch(row), self._tallest(row)) + _GAP for row in range(len(rows))]
-        self.tops = np.concatenate([[0.0], np.cumsum(heights)])
-        self.height = float(self.tops[-1]) + BAR + style.caption_height(caption, style.FULL_WIDTH)
+        self.tops: list[float] = np.cumsum([0.0, *heights]).tolist()
+        self.height = self.tops[-1] + BAR + style.caption_height(caption, style.FULL_WIDTH)
         self.figure = style.Sheet(figsize=(style.FULL_WIDTH, self.height))
         self.figure.suppressComposite = True  # or the PDF would hold all pictures as one, of the page's size
         # one pair of axes in inches from the top left: a pair a picture takes several times as long
@@ -295,9 +295,10 @@ class _Sheet:
 
 
 def wrapped(name: str, width: float) -> list[str]:
-    """A name in at most two lines of a width in inches, broken after punctuation so that both are short, cut if long."""
+    """A name in at most two lines of a width in inches, broken after punctuation so that both are short, or cut."""
     fit = max(4, style.characters(width))
     parts = re.findall(r"[^_\-. ]*[_\-. ]|[^_\-. ]+", name)
     breaks = [["".join(parts[:count]), "".join(parts[count:])] for count in range(1, len(parts))]
     lines = [name] if len(name) <= fit or not breaks else min(breaks, key=lambda lines: max(map(len, lines)))
+    lines = [line.strip() for line in lines]
     return [line if len(line) <= fit else line[: fit - 1] + "\N{HORIZONTAL ELLIPSIS}" for line in lines]

@@ -146,7 +146,7 @@ def _members(results: Results) -> Arguments:
 
 
 def _table1(results: Results) -> Arguments:
-    return results.members, results.of_paper is None
+    return results.members, results.of_paper is None, results.shown_titles
 
 
 def _correlations(results: Results) -> Arguments:

@@ -14,7 +14,9 @@ def overlay(image: NDArray[np.uint8], strength: NDArray[np.uint8], box: NDArray[
 
     The box is (left, top, right, bottom), the last two outside of it. Returns RGB (H, W, 3).
     """
-    picture = Image.fromarray(image).convert("L").point([round(255 * PALE[0] + PALE[1] * level) for level in range(256)])
+    picture = (
+        Image.fromarray(image).convert("L").point([round(255 * PALE[0] + PALE[1] * level) for level in range(256)])
+    )
     colours = np.round(255 * tints()).astype(np.uint8)[strength]
     cover = np.round(255 * opacity(np.linspace(0, 1, 256))).astype(np.uint8)[strength]
     picture = Image.composite(Image.fromarray(colours), picture.convert("RGB"), Image.fromarray(cover))

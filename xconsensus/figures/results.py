@@ -111,6 +111,11 @@ class Results:
         return title if len(alike) < 2 else f"{title} ({explainer})"
 
     @property
+    def shown_titles(self) -> dict[str, str]:
+        """Each explainer's `title`."""
+        return {name: self.title(name) for name in self.scores}
+
+    @property
     def titled(self) -> dict[str, pd.DataFrame]:
         """`members`, by the explainers' titles."""
         return {self.title(name): table for name, table in self.members.items()}

@@ -21,10 +21,12 @@ from xconsensus.scores.metrics import Correlation, correlation
 EXPLAINERS = {"lime": "LIME", "smoothgrad": "SmoothGrad"}
 
 
-def table1(members: Mapping[str, pd.DataFrame], here: bool = True) -> pd.DataFrame:
+def table1(
+    members: Mapping[str, pd.DataFrame], here: bool = True, titles: Mapping[str, str] = EXPLAINERS
+) -> pd.DataFrame:
     """Table 1: ranks (scores) of the paper's five models, those of the paper above, those of ``members`` below.
 
-    Without ``here``, as where the members are the paper's own, the rows of the paper alone.
+    Without ``here``, as where the members are the paper's own, the rows of the paper alone. ``titles`` name explainers.
 
     Returns text cells, a row a measure and a column a model; empty where the committee lacks the model. A member
     is that model if its name is the same but for case and punctuation; ranks are among the members found.
@@ -39,7 +41,7 @@ def table1(members: Mapping[str, pd.DataFrame], here: bool = True) -> pd.DataFra
             name = f"Consensus {EXPLAINERS.get(explainer, explainer)} (paper)"
             rows[name] = _ranked(paper[f"consensus_score_{explainer}"])
     for explainer, table in members.items() if here else ():
-        rows[f"Consensus {EXPLAINERS.get(explainer, explainer)} (here)"] = _ranked(table1_scores(table))
+        rows[f"Consensus {titles.get(explainer, explainer)} (here)"] = _ranked(table1_scores(table))
     table = pd.DataFrame.from_dict(rows, orient="index", columns=list(paper.index))
     return table.rename_axis(index="measure").reset_index()
 

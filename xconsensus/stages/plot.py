@@ -1,5 +1,6 @@
 """plot: the paper's figures and tables of a committee, from its scores and explanations. It computes nothing anew."""
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -66,9 +67,10 @@ def plot_published(config: DictConfig) -> None:
     Raises InputError for a figure that needs explanations, not only scores.
     """
     known = [name for name, entry in {**FIGURES, **TABLES}.items() if entry.published]
-    if config.figure and config.figure not in known:
-        raise InputError(f"figure={config.figure}: source=published has no such{nearest(config.figure, known)}")
-    wanted = [config.figure] if config.figure else known
+    only = full_name(config.figure)
+    if only and only not in known:
+        raise InputError(f"figure={config.figure}: source=published has no such{nearest(only, known)}")
+    wanted = [only] if only else known
     store = Store(Path(config.output_dir), "published")
     if config.dry_run:
         log.info(f"plot would draw {', '.join(wanted)} from the paper's own numbers into {store.root}")
@@ -88,15 +90,19 @@ def plot_published(config: DictConfig) -> None:
 def _wanted(config: Mapping[str, Any]) -> list[str]:
     """Figures and tables to draw, InputError for one that does not exist."""
     known, options, only = [*FIGURES, *TABLES], config["plot"], config["figure"]
-    for key, names in (
-        ("figure", [only] if only else []),
-        ("plot.figures", options["figures"]),
-        ("plot.tables", options["tables"]),
-    ):
+    asked = {"figure": [only] if only else [], "plot.figures": options["figures"], "plot.tables": options["tables"]}
+    for key, names in asked.items():
         for name in names:
-            if name not in known:
-                raise InputError(f"{key}: {name} is unknown{nearest(name, known)}")
-    return [only] if only else [*options["figures"], *options["tables"]]
+            if full_name(name) not in known:
+                raise InputError(f"{key}: {name} is unknown{nearest(full_name(name), known)}")
+    return list(dict.fromkeys(map(full_name, asked["figure"] or [*asked["plot.figures"], *asked["plot.tables"]])))
+
+
+def full_name(name: object) -> str:
+    """The name in the index of a figure or table, which may be called as in the Makefile: fig5 is fig05. "" of none."""
+    text = "" if name is None else str(name).strip().lower()
+    number = re.fullmatch(r"(?:fig(?:ure)?)?[ _.]?0*(\d{1,2})[ab]?", text)
+    return f"fig{int(number[1]):02}" if number else text
 
 
 # --- files ---
@@ -119,7 +125,7 @@ def make(found: Results, wanted: Sequence[str], store: Store, *, by_name: bool) 
         for suffix, arguments in entry.arguments(found).items():
             path = store.tables(found.committee) / f"{name}{suffix}.csv"
             if name in TABLES:
-                made += _write_table(path, entry.draw(*arguments))
+                made += _write_table(path, entry.draw(*arguments), found.shown_titles)
                 continue
             if (table := numbers_behind(name, arguments)) is not None:
                 write_csv(path, table)
@@ -156,19 +162,19 @@ def _draw(figures: Sequence[Shown], found: Results, store: Store, *, whole: bool
     return [folder / f"{each.stem}.png" for each in figures]
 
 
-def _write_table(path: Path, table: pd.DataFrame) -> list[Path]:
+def _write_table(path: Path, table: pd.DataFrame, titles: Mapping[str, str]) -> list[Path]:
     write_csv(path, table)
-    write_text(path.with_suffix(".md"), rendering.to_markdown(table))
-    write_text(path.with_suffix(".tex"), rendering.to_latex(table))
+    write_text(path.with_suffix(".md"), rendering.to_markdown(table, titles))
+    write_text(path.with_suffix(".tex"), rendering.to_latex(table, titles))
     return [path]
 
 
 def _print(found: Results) -> None:
-    print(f"\n{found.caption()}\n\n{rendering.to_text(tables.table2(found.members))}")
+    print(f"\n{found.caption()}\n\n{rendering.to_text(tables.table2(found.members), found.shown_titles)}")
     accuracies = [f"{found.first.members[column].iloc[-1]:.3f} by {words}" for column, words in ENSEMBLES.values()]
     print(f"Row consensus: ensemble by {found.ensemble}; its accuracy is {' and '.join(accuracies)}.\n")
     print(f"Correlations over the members, with {100 * found.level:g} % intervals\n")
-    print(rendering.to_text(tables.correlations(found.members, level=found.level)))
+    print(rendering.to_text(tables.correlations(found.members, level=found.level), found.shown_titles))
 
 
 # --- results ---
@@ -199,6 +205,7 @@ def results_of(experiments: Sequence[Experiment]) -> Results:
         panels=panels,
         under_panels=under,
         loader=config["dataset"]["loader"],
+        titles={each.explainer_name: str(title) for each in experiments if (title := each.explainer.get("title"))},
     )
 
 
