@@ -339,7 +339,7 @@ def test_the_steps_are_the_paper_s_and_show_each_member_with_its_similarity() ->
     assert bars == [0.25, 1.0, -0.5]
     scales = [axes for axes in drawn.axes if axes.patches]
     assert len({axes.get_xlim() for axes in scales}) == 1
-    ticks = {text.get_text(): text.get_position()[0] for text in scales[-1].get_xticklabels()}  # type: ignore[attr-defined]
+    ticks = {text.get_text(): text.get_position()[0] for text in scales[-1].get_xticklabels()}
     assert len(ticks) >= 3
     assert all(float(text) == pytest.approx(at) for text, at in ticks.items())
     assert min(ticks.values()) <= -0.5

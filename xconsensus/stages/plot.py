@@ -101,7 +101,7 @@ def _wanted(config: Mapping[str, Any]) -> list[str]:
 def full_name(name: object) -> str:
     """The name in the index of a figure or table, which may be called as in the Makefile: fig5 is fig05. "" of none."""
     text = "" if name is None else str(name).strip().lower()
-    number = re.fullmatch(r"(?:fig(?:ure)?)?[ _.]?0*(\d{1,2})[ab]?", text)
+    number = re.fullmatch(r"(?:fig(?:ure)?)?[ _.]*0*(\d{1,2})[ab]?", text)
     return f"fig{int(number[1]):02}" if number else text
 
 
