@@ -3,6 +3,13 @@
 ``figure.savefig("fig05.pdf")`` saves one. Sizes are those in print: 7 inches wide (one panel 3.5), type >= 7 pt.
 """
 
+from xconsensus.errors import InputError
+
+try:
+    import matplotlib  # noqa: F401
+except UnicodeDecodeError as error:
+    raise InputError("matplotlibrc is not UTF-8 text: save it as such, or rename it while figures are drawn") from error
+
 from xconsensus.figures.curves import fig08, sec452
 from xconsensus.figures.gallery import COLUMNS, Row, Tile, gallery
 from xconsensus.figures.method import fig01
