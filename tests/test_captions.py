@@ -1,5 +1,6 @@
 """What captions and labels say of choices that the paper leaves open."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xconsensus.figures import results, tables
+from xconsensus.figures import galleries, results, tables
 from xconsensus.figures.index import FIGURES, TABLES
 from xconsensus.figures.results import Images, Picture, Results, Scores
 
@@ -96,3 +97,31 @@ def test_captions_of_images_say_what_colours_leave_out_and_figures_follow(name: 
 
 def test_figure_1_calls_the_whole_committee_to_vote() -> None:
     assert "the whole committee votes" in caption("fig01", run())
+
+
+def test_own_explainers_have_their_titles_in_figures() -> None:
+    found = dataclasses.replace(run(), titles={"lime": "LIME, coarse"})
+    for name in ("fig04", "fig08", "fig10", "fig14"):
+        assert "LIME, coarse" in caption(name, found)
+    (arguments,) = FIGURES["fig04"].arguments(found).values()
+    assert FIGURES["fig04"].draw(*arguments).axes[0].get_title().startswith("LIME, coarse, n = 3")
+
+
+def test_two_explainers_of_one_title_keep_apart() -> None:
+    one = run()
+    both = dataclasses.replace(one, scores={"a": one.first, "b": one.first}, titles={"a": "CAM", "b": "CAM"})
+    assert both.shown_titles == {"a": "CAM (a)", "b": "CAM (b)"}
+    assert len(both.titled) == 2
+
+
+def test_figure_1_takes_the_image_nearest_to_the_mean_similarities() -> None:
+    ids, members = ["i", "j", "k"], ["a", "b"]
+    similarity = {"a": [0.9, 0.4, 0.2], "b": [0.1, 0.5, 0.6]}  # means 0.5 and 0.4: j is away by 0.1 and 0.1
+    rows = [(image, name, similarity[name][place]) for place, image in enumerate(ids) for name in members]
+    rows += [(image, "c", at) for image, at in zip(ids, (0.0, 1.0, 0.0), strict=True)]  # not shown
+    scores = Scores(pd.DataFrame(), pd.DataFrame(rows, columns=["image_id", "member", "similarity"]))
+    images = Images([Picture(image, "") for image in ids])
+    found = Results("d", "c", {"lime": scores}, images=images)
+    assert galleries.typical_image(found, scores, members) == "j"
+    unknown = Scores(pd.DataFrame(), scores.images.assign(similarity=np.nan))
+    assert galleries.typical_image(found, unknown, members) == "i"

@@ -17,7 +17,7 @@ from scipy import stats
 from xconsensus import figures, published
 from xconsensus.errors import InputError
 from xconsensus.figures import style
-from xconsensus.figures.gallery import Colours, heat
+from xconsensus.figures.gallery import Colours, heat, wrapped
 
 Members = Mapping[str, pd.DataFrame]
 EXPLAINERS = ("lime", "smoothgrad")
@@ -323,8 +323,8 @@ def test_the_steps_are_the_paper_s_and_show_each_member_with_its_similarity() ->
     tiles = [figures.Tile(f"member_of_long_name_{i}", np.ones((30, 40))) for i in range(3)]
     drawn = figures.fig01(IMAGE, tiles, np.ones((30, 40)), [0.25, 1.0, -0.5], "caption")
     titles = [axes.get_title() for axes in drawn.axes]
-    assert sorted(titles) == sorted(["Image", "Consensus", *[""] * 6, *(tile.name for tile in tiles)])
-    boxes_of_models = [axes.texts[0] for axes in drawn.axes if axes.texts and not axes.patches]
+    assert sorted(titles) == sorted(["Image", "Consensus", *[""] * 7, *(tile.name for tile in tiles)])
+    boxes_of_models = [axes.texts[0] for axes in drawn.axes if axes.texts and not axes.patches and not axes.images]
     assert [text.get_text().replace("\n", "") for text in boxes_of_models] == [tile.name for tile in tiles]
     steps = ["1. Committee", "2. Explanations and vote", "3. Similarity"]  # the paper's Figure 1
     assert [text.get_text() for text in drawn.texts] == [*steps, "caption"]
@@ -337,8 +337,39 @@ def test_the_steps_are_the_paper_s_and_show_each_member_with_its_similarity() ->
         assert within(text.axes.bbox, text.get_window_extent())
     bars = [axes.patches[0].get_width() for axes in drawn.axes if axes.patches]  # type: ignore[attr-defined]
     assert bars == [0.25, 1.0, -0.5]
+    scales = [axes for axes in drawn.axes if axes.patches]
+    assert len({axes.get_xlim() for axes in scales}) == 1
+    ticks = {text.get_text(): text.get_position()[0] for text in scales[-1].get_xticklabels()}
+    assert len(ticks) >= 3
+    assert all(float(text) == pytest.approx(at) for text, at in ticks.items())
+    assert min(ticks.values()) <= -0.5
+    assert max(ticks.values()) >= 1
     boxes = [axes.get_position() for axes in drawn.axes]
     assert not any(box.count_overlaps(boxes[:index]) for index, box in enumerate(boxes))
+
+
+def test_section_452_shows_the_paper_s_mean_where_it_states_one_and_names_its_lines() -> None:
+    table = pd.DataFrame({"trial": range(4), "size": [5, 6, 6, 8], "pearson_r": [0.9, 0.95, 1.0, 0.75]})
+    drawn = figures.sec452({"LIME": table, "SmoothGrad": table}, "c", {"LIME": published.FAMILY_R})
+    assert [len(axes.lines) for axes in drawn.axes] == [3, 2]
+    assert list(drawn.axes[0].lines[2].get_ydata()) == [0.96] * 2  # type: ignore[arg-type]
+    names = [text.get_text() for text in drawn.legends[0].get_texts()]
+    assert names == ["One random committee", "Their mean", "The paper's mean, 0.96, by LIME"]
+
+
+def test_panels_of_a_row_of_figure_7_share_their_range_and_families_look_as_among_all() -> None:
+    tables = [committee(4, families=1)[name] for name in (*EXPLAINERS, *EXPLAINERS)]
+    scores = ["consensus_score", "consensus_score_low", "consensus_score_high"]
+    tables[1], tables[2] = tables[1].assign(**2 * tables[1][scores]), tables[2].assign(**9 * tables[2][scores])
+    panels = {f"{name} {vote}": table for name, vote, table in zip("aabb", "1212", tables, strict=True)}
+    everyone = [f"family {index}" for index in range(-3, 3)]
+    drawn = figures.fig07(panels, families=everyone)
+    limits = [axes.get_xlim() for axes in drawn.axes]
+    assert limits[0] == limits[1]
+    assert limits[2] == limits[3]
+    assert limits[0] != limits[2]
+    (line,) = points(drawn.axes[0])
+    assert look(line) == look(style.symbols(everyone)["family 0"].line())
 
 
 def test_section_452_has_a_point_a_committee_and_the_mean() -> None:
@@ -409,7 +440,7 @@ def gallery_of(members: int, caption: str = "") -> Figure:
 
 def pictures(drawn: Figure) -> list[tuple[Bbox, list[str]]]:
     """Where each picture of a gallery lies, in inches from the top left, and the texts nearest to its middle column."""
-    (axes,) = drawn.axes
+    axes = drawn.axes[0]
     boxes = [Bbox.from_extents(left, top, right, bottom) for left, right, bottom, top in map(extent, axes.images)]
     named = [text for text in axes.texts if text.get_rotation() == 0]
     return [(box, [t.get_text() for t in named if nearest(t, boxes) == index]) for index, box in enumerate(boxes)]
@@ -433,8 +464,11 @@ def test_the_gallery_has_a_tile_a_member_and_the_consensus_right_of_all(members:
     found = pictures(drawn)
     assert len(found) == 2 * (members + 2)
     boxes = [box for box, _ in found]
-    last = [box for box, texts in found if texts == ["Consensus"]]
-    assert len(last) == 2
+    last = [box for box, texts in found[members + 1 :: members + 2]]
+    # in one line, what a column shows stands above its first row alone
+    assert [texts for _, texts in found[members + 1 :: members + 2]] == [["Consensus"], ["Consensus"] * (members > 6)]
+    once = [len([text for text in texts if "long" in text]) for _, texts in found]
+    assert sum(once) == members * (1 if members < 7 else 2)
     assert min(box.x0 for box in last) >= max(box.x1 for box in boxes if box not in last)
     frames = [patch.get_bbox() for patch in drawn.axes[0].patches if isinstance(patch, Rectangle)]
     np.testing.assert_allclose([frame.extents for frame in frames], [box.extents for box in last])
@@ -470,6 +504,43 @@ def test_the_gallery_outlines_masks_where_they_lie_on_the_image() -> None:
     pixel = box.width / 40
     np.testing.assert_allclose([x.min(), x.max()], box.x0 + pixel * np.array([10, 20]), atol=pixel / 2)
     np.testing.assert_allclose([y.min(), y.max()], box.y0 + pixel * np.array([6, 12]), atol=pixel / 2)
+
+
+@pytest.mark.parametrize("negative", [False, True])
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+def test_the_colour_bar_has_the_colours_of_maps_and_the_blue_ones_only_where_they_occur(
+    negative: bool, clip: float
+) -> None:
+    grey = np.full((30, 40, 3), 128, np.uint8)
+    for lowest in (-2.0, 0.0):
+        explanation = np.zeros((30, 40))
+        explanation[:5], explanation[20:] = 2.0, lowest
+        tiles = [figures.Tile(name, explanation) for name in ("a", "consensus")]
+        colours = Colours(clip, negative)
+        bar = figures.gallery([figures.Row("LIME", grey, tiles)], "c", colours).axes[1]
+        ends = np.asarray(bar.images[0].get_array())[0, [0, -1]] / 255
+        shown = heat(grey, explanation, colours)
+        np.testing.assert_allclose(ends, [shown[-1, 0], shown[0, 0]], atol=0.02)
+        assert bar.get_xlim() == (-1 if negative and lowest else 0, 1)
+        said = [text.get_text() for text in bar.texts]
+        assert said == [
+            "against the class" if negative and lowest else "",
+            f"for the class; 1: {'99th percentile of each map' if clip else 'largest of each map'}",
+        ]
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("resnet10_w8_32", ["resnet10_", "w8_32"]),
+        ("shufflenet_v2_x0_5", ["shufflenet_", "v2_x0_5"]),
+        ("vgg16", ["vgg16"]),
+        ("efficientnet b0", ["efficientnet", "b0"]),
+        ("averyveryverylongname", ["averyveryve\N{HORIZONTAL ELLIPSIS}"]),
+    ],
+)
+def test_names_break_after_punctuation_in_two_short_lines(name: str, lines: list[str]) -> None:
+    assert wrapped(name, 12.5 * 7 * 0.56 / 72) == lines
 
 
 def test_heat_colours_positive_evidence_only() -> None:

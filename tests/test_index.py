@@ -7,6 +7,7 @@ import pytest
 
 from xconsensus.figures.index import FIGURES, TABLES
 from xconsensus.keys.schema import defaults
+from xconsensus.stages.plot import full_name
 
 ROOT = Path(__file__).parents[1]
 ENTRIES = {**FIGURES, **TABLES}
@@ -60,6 +61,18 @@ def test_the_readme_s_table_says_which_experiment_shows_what() -> None:
         "`coco/`": of("coco"),
         "`cars196/` `flowers102/` `food101/`": of("cars"),
     }
+
+
+def test_plot_knows_figures_by_the_makefile_s_names() -> None:
+    text = (ROOT / "Makefile").read_text()
+    targets = [word for line in re.findall(r"^(fig[^:=]*):", text, re.MULTILINE) for word in line.split()]
+    assert {full_name(target) for target in targets} == {n for n, e in ENTRIES.items() if e.experiments}
+    assert [full_name(name) for name in ("fig5", "fig05", "Fig. 5", 5, "table2", "fig11", None)] == [
+        *["fig05"] * 4,
+        "table2",
+        "fig11",
+        "",
+    ]
 
 
 def test_a_need_says_why() -> None:

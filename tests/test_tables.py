@@ -1,3 +1,6 @@
+import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -129,14 +132,78 @@ def test_markdown_has_one_cell_a_column_in_aligned_source() -> None:
 
 def test_latex_escapes_and_has_as_many_cells_as_columns() -> None:
     text = rendering.to_latex(NASTY)
-    assert text.startswith(r"\begin{tabular}{lrrr}")
+    first, head = text.splitlines()[:2]
+    assert first == r"% \usepackage{array,booktabs,longtable}"
+    assert head == r"\noindent\begin{tabular}{lrrr}"
     assert text.rstrip().endswith(r"\end{tabular}")
     assert [text.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [1, 1, 1]
     rows = [line for line in text.splitlines() if line.endswith(r" \\")]
     assert [row.replace(r"\&", "").count("&") for row in rows] == [3, 3, 3]
     assert r"50\% \& \$x\textasciicircum 2\textasciitilde \{y\}\#\textbackslash " in rows[2]
+    assert r"a\_b\textbar c" in rows[1]
     assert "4.27e-37" in rows[1]
     assert "-0.0346" in rows[2]
+
+
+def test_latex_has_an_interval_in_its_coefficient_s_cell_and_none_of_few_members() -> None:
+    table = tables.correlations({"smoothgrad": scores(0, masks=False)})
+    text = rendering.to_latex(table).replace(r"\allowbreak{}", "").replace(r"\hspace{0pt}", "")
+    (row,) = table.to_dict("records")
+    for name in ("pearson", "spearman"):
+        assert f"{row[f'{name}_r']:.3f} [{row[f'{name}_low']:.2f}, {row[f'{name}_high']:.2f}]" in text
+    few = tables.correlations({"smoothgrad": scores(0, members=4, masks=False)})
+    assert "[" not in rendering.to_latex(few).split(r"\midrule")[1].split(r"\bottomrule")[0]
+
+
+def wide_and_long() -> dict[str, pd.DataFrame]:
+    """Tables of many rows, many columns, long names, long words, long texts."""
+    paper = published.members("cub200")
+    many = {f"an_own_explainer_{index}": table for index, table in enumerate([*paper.values()] * 3)}
+    return {
+        "table 1": tables.table1(paper),
+        "table 2 of 85": tables.table2(paper),
+        "table 2 of six explainers": tables.table2(many),
+        "correlations": tables.correlations(paper, "cub200"),
+        "correlations of six": tables.correlations(many),
+        "long": pd.DataFrame({"member": ["a" * 70, "W_" * 30], "n": [30, 12], "note": ["word " * 60, "x"]}),
+        "nasty": NASTY,
+    }
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not installed")
+def test_latex_fits_the_page_of_an_article(tmp_path: Path) -> None:
+    bodies = [rendering.to_latex(table) for table in wide_and_long().values()]
+    packages = r"\documentclass{article}\usepackage{array,booktabs,longtable}\begin{document}\footnotesize"
+    text = "\n\n".join([packages, *(f"\\clearpage\n{body}" for body in bodies), r"\end{document}"])
+    (tmp_path / "all.tex").write_text(text)
+    done = subprocess.run(["pdflatex", "-interaction=nonstopmode", "all"], cwd=tmp_path, capture_output=True)
+    if "not found" in (log := (tmp_path / "all.log").read_text(errors="replace")):
+        pytest.skip("pdflatex lacks a package")
+    assert done.returncode == 0
+    assert [line for line in log.splitlines() if line.startswith(("!", "Overfull"))] == []
+
+
+def test_latex_loses_no_cell_of_wide_and_long_tables() -> None:
+    for table in wide_and_long().values():
+        text = rendering.to_latex(table).replace(r"\allowbreak{}", "").replace(r"\hspace{0pt}", "")
+        for name in table.get("member", ()):
+            plain = rendering.to_latex(pd.DataFrame({"member": [name]})).splitlines()[-3].removesuffix(r" \\")
+            assert plain.replace(r"\allowbreak{}", "").replace(r"\hspace{0pt}", "") in text
+        for column in table:
+            assert rendering.heading(str(column)).split()[-1] in text or str(column).endswith(("_low", "_high"))
+        if len(table) > 60:
+            assert text.count(r"\begin{longtable}") == text.count(r"\endhead") >= 1
+
+
+def test_own_explainers_have_their_titles_in_headings_and_rows() -> None:
+    table = pd.DataFrame(
+        {"x": ["consensus_score_grad_cam"], "consensus_score_cam": [0.5], "mean_average_precision_x": [1]}
+    )
+    titles = {"cam": "CAM", "grad_cam": "Grad-CAM"}
+    for render in (rendering.to_text, rendering.to_markdown, rendering.to_latex):
+        text = render(table, titles).replace(r"\allowbreak{}", "")
+        for words in ("consensus score Grad-CAM", "consensus score CAM", "mAP x"):
+            assert words in text
 
 
 def test_correlations_of_few_members_are_numbers_in_the_table_and_words_in_its_text() -> None:

@@ -16,7 +16,7 @@ METHODS: Mapping[str, type[Lime] | type[SmoothGrad]] = {"lime": Lime, "smoothgra
 
 
 # keys of the explainer group that are no settings of the method: where explanations lie, and what is made of them
-_OF_GROUP = ("name", "method", "segmenter", "vote", "similarity", "sigma")
+_OF_GROUP = ("name", "title", "method", "segmenter", "vote", "similarity", "sigma")
 
 
 def own_settings(group: Mapping[str, Any]) -> dict[str, Any]:

@@ -139,7 +139,7 @@ def _random(random: Mapping[str, pd.DataFrame], level: float) -> Iterable[Claim]
         r = table["pearson_r"].dropna()
         low, high = (float(r.quantile(end)) for end in ((1 - level) / 2, (1 + level) / 2))
         claim = f"{name}: mean r of a family's scores under random and complete committees"
-        yield Claim(claim, "imagenet", 0.96, float(r.mean()), low, high, len(r))
+        yield Claim(claim, "imagenet", published.FAMILY_R, float(r.mean()), low, high, len(r))
 
 
 def _convergence(growing: Mapping[str, pd.DataFrame]) -> Iterable[Claim]:

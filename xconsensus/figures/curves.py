@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from xconsensus.errors import InputError
@@ -19,12 +18,13 @@ _DILUTED = (
     ("r of score and accuracy", ["pearson_r", "spearman_r"]),
 )
 _LINES = (
-    ("mAP; entropy (1: constant); trained members' score; Pearson's r", "#0072B2", "o-"),
-    ("sd of the consensus by its mean; random members' score; Spearman's r", "#D55E00", "^--"),
+    ("mAP; entropy (1: constant); trained members' score; Pearson's r", style.BLUE, "o-"),
+    ("sd of the consensus by its mean; random members' score; Spearman's r", style.RED, "^--"),
 )
 
 
-def fig08(trials: pd.DataFrame, members: int, caption: str = "") -> Figure:
+@style.own_settings()
+def fig08(trials: pd.DataFrame, members: int, caption: str = "") -> style.Sheet:
     """The consensus's mAP against committee size: each trial, and mean and median of each size (Fig. 8).
 
     trials : `committees.growing_committees`' table: size, trial, mean_average_precision.
@@ -36,7 +36,7 @@ def fig08(trials: pd.DataFrame, members: int, caption: str = "") -> Figure:
         raise InputError("figure 8: no committees; choose at least one size")
     by_size = trials.groupby("size")["mean_average_precision"]
     means, medians = by_size.mean(), by_size.median()
-    figure = Figure(figsize=(0.75 * style.FULL_WIDTH, 2.9))
+    figure = style.Sheet(figsize=(0.75 * style.FULL_WIDTH, 2.9))
     axes = figure.subplots()
     (dots,) = axes.plot(
         trials["size"],
@@ -48,20 +48,20 @@ def fig08(trials: pd.DataFrame, members: int, caption: str = "") -> Figure:
         markeredgecolor="none",
         alpha=0.4,
     )
-    (mean,) = axes.plot(means.index, means, color="#009E73", linewidth=1.6)
+    (mean,) = axes.plot(means.index, means, color=style.GREEN, linewidth=1.6)
     (median,) = axes.plot(
         medians.index,
         medians,
         linestyle="none",
         marker="^",
         markersize=5,
-        color="#E69F00",
+        color=style.GOLD,
         markeredgecolor=style.INK,
         markeredgewidth=0.4,
     )
     entries = {"One random committee": dots, "Mean": mean, "Median": median}
     if members in means.index:
-        complete = axes.axhline(means[members], color="#D55E00", linestyle="--", linewidth=1.2)
+        complete = axes.axhline(means[members], color=style.RED, linestyle="--", linewidth=1.2)
         entries[f"Complete committee ({members} members)"] = complete
     axes.set_xlabel("Members of the committee")
     axes.set_ylabel("mAP of the consensus to the segmentation")
@@ -71,22 +71,31 @@ def fig08(trials: pd.DataFrame, members: int, caption: str = "") -> Figure:
     return figure
 
 
-def sec452(trials: Mapping[str, pd.DataFrame], caption: str = "") -> Figure:
+@style.own_settings()
+def sec452(
+    trials: Mapping[str, pd.DataFrame], caption: str = "", stated: Mapping[str, float] | None = None
+) -> style.Sheet:
     """How a family's consensus scores under random committees correlate with the complete one's (section 4.5.2).
 
     ``trials`` maps an explainer's name to `committees.agreement`'s table; a panel each, Pearson's r against size.
+    ``stated`` is the paper's mean r of some panels, a line of theirs.
 
     Raises InputError if there is no explainer.
     """
     if not trials:
         raise InputError("section 4.5.2: no explainer has scores; score at least one")
     width = style.FULL_WIDTH if len(trials) > 1 else style.COLUMN_WIDTH
-    figure = Figure(figsize=(width, 2.4))
+    figure = style.Sheet(figsize=(width, 2.4))
     panels = figure.subplots(1, len(trials), squeeze=False, sharey=True)[0]
+    entries = {}
     for axes, (name, table) in zip(panels, trials.items(), strict=True):
         r = table["pearson_r"]
-        axes.plot(table["size"], r, linestyle="none", marker="o", markersize=4.5, color="#0072B2", alpha=0.6)
-        axes.axhline(r.mean(), color="#D55E00", linestyle="--", linewidth=1.2)
+        points = {"linestyle": "none", "marker": "o", "markersize": 4.5, "color": style.BLUE, "alpha": 0.6}
+        (entries["One random committee"],) = axes.plot(table["size"], r, **points)
+        entries["Their mean"] = axes.axhline(r.mean(), color=style.RED, linestyle="--", linewidth=1.2)
+        if stated and name in stated:
+            paper = f"The paper's mean, {stated[name]:g}, by {EXPLAINERS.get(name, name)}"
+            entries[paper] = axes.axhline(stated[name], color=style.COLOURS[6], linestyle=":", linewidth=1.4)
         axes.set_xlabel("Members of the random committee")
         style.tidy(axes)
         axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
@@ -94,15 +103,16 @@ def sec452(trials: Mapping[str, pd.DataFrame], caption: str = "") -> Figure:
         style.title(axes, title)
     panels[0].set_ylabel("r with scores of the complete committee")
     style.lay_out(figure)
-    style.finish(figure, {}, caption)
+    style.finish(figure, entries, caption)
     return figure
 
 
 _GROUPS = {"objects": "Objects in the image", "share": "Share of the image that the explained one covers"}
-_CURVES = (("consensus", "Consensus", "#D55E00", "*", 8), ("best", "Best member", "#0072B2", "o", 4))
+_CURVES = (("consensus", "Consensus", style.RED, "*", 8), ("best", "Best member", style.BLUE, "o", 4))
 
 
-def sec51(several: Mapping[str, pd.DataFrame], caption: str = "", level: float = 0.95) -> Figure:
+@style.own_settings()
+def sec51(several: Mapping[str, pd.DataFrame], caption: str = "", level: float = 0.95) -> style.Sheet:
     """Average precision of the consensus and the best member by number of objects, and by share covered (section 5.1).
 
     ``several`` maps an explainer's name to `several.several_table`; a row each. Points are means of a group of images,
@@ -112,7 +122,7 @@ def sec51(several: Mapping[str, pd.DataFrame], caption: str = "", level: float =
     """
     if not several:
         raise InputError("section 5.1: no explainer has scores of several objects; score at least one")
-    figure = Figure(figsize=(style.FULL_WIDTH, 2.3 * len(several)))
+    figure = style.Sheet(figsize=(style.FULL_WIDTH, 2.3 * len(several)))
     panels = figure.subplots(len(several), len(_GROUPS), squeeze=False, sharey=True)
     entries = {}
     for row, (name, table) in zip(panels, several.items(), strict=True):
@@ -138,7 +148,8 @@ def sec51(several: Mapping[str, pd.DataFrame], caption: str = "", level: float =
     return figure
 
 
-def diluted(trials: Mapping[str, pd.DataFrame], caption: str = "") -> Figure:
+@style.own_settings()
+def diluted(trials: Mapping[str, pd.DataFrame], caption: str = "") -> style.Sheet:
     """What members of random weights do to consensus and scores, against their share of the voters (section 5.1).
 
     ``trials`` maps an explainer's name to diluted.csv (`stages.score.make_diluted`); a row of panels each: the mean of
@@ -153,7 +164,7 @@ def diluted(trials: Mapping[str, pd.DataFrame], caption: str = "") -> Figure:
         for label, shown in _DILUTED
         if any(table[shown].notna().any(axis=None) for table in trials.values())
     ]
-    figure = Figure(figsize=(style.FULL_WIDTH, 2.1 * len(trials)))
+    figure = style.Sheet(figsize=(style.FULL_WIDTH, 2.1 * len(trials)))
     rows = figure.subplots(len(trials), len(columns), squeeze=False, sharex=True)
     entries = {}
     for panels, (name, table) in zip(rows, trials.items(), strict=True):

@@ -8,22 +8,32 @@ import pandas as pd
 
 from xconsensus.figures.gallery import COLUMNS, Colours, Row, Tile
 from xconsensus.figures.results import Picture, Results, Scores
-from xconsensus.figures.tables import EXPLAINERS
 from xconsensus.published import ENSEMBLE
 
 Arguments = tuple[Any, ...]
 
 
 def method(results: Results) -> Arguments:
-    """Figure 1, `fig01`: the method on the first image of the galleries, by the first explainer."""
-    (name, scores), (picture,) = next(iter(results.scores.items())), results.images.spread(1)
+    """Figure 1, `fig01`: the method on a typical image, by the first explainer."""
+    name, scores = next(iter(results.scores.items()))
     members = results.shown_members(scores, 4)
-    similarity = scores.of_image(picture.image_id, "similarity")
-    tiles = [Tile(member, scores.map_of(member, picture.image_id)) for member in members]
-    text = f"{_text(results, members, f'image {picture.image_id}')}, {EXPLAINERS.get(name, name)}"
-    consensus, own = scores.map_of(ENSEMBLE, picture.image_id), [float(similarity[member]) for member in members]
-    caption = f"{text}; the whole committee votes; {_colours(results).words}"
-    return results.images.pixels(picture.image_id), tiles, consensus, own, caption, _colours(results)
+    image = typical_image(results, scores, members)
+    similarity = scores.of_image(image, "similarity")
+    tiles = [Tile(member, scores.map_of(member, image)) for member in members]
+    text = f"{_text(results, members, f'image {image}')}, {results.title(name)}"
+    consensus, own = scores.map_of(ENSEMBLE, image), [float(similarity[member]) for member in members]
+    typical = "of all images the one whose similarities are nearest to these members' mean ones"
+    caption = f"{text}; {typical}; the whole committee votes; {_colours(results).words}"
+    return results.images.pixels(image), tiles, consensus, own, caption, _colours(results)
+
+
+def typical_image(results: Results, scores: Scores, members: Sequence[str]) -> str:
+    """The id of the image on which the similarities of ``members`` are nearest to their means over all images."""
+    ids = [picture.image_id for picture in results.images.pictures]
+    similarity = scores.images.pivot_table(index="image_id", columns="member", values="similarity", dropna=False)
+    similarity = similarity.reindex(index=ids, columns=list(members))
+    away = ((similarity - similarity.mean()) ** 2).sum(axis=1, skipna=False)
+    return ids[int(away.argmin())] if away.notna().any() else ids[0]
 
 
 def one_image(results: Results, *, masks: bool) -> dict[str, Arguments]:
@@ -32,7 +42,7 @@ def one_image(results: Results, *, masks: bool) -> dict[str, Arguments]:
     found = {}
     for number, picture in enumerate(results.images.spread(results.options["gallery"]), 1):
         rows = [
-            _row(results, scores, picture, members, EXPLAINERS.get(name, name), masks=masks)
+            _row(results, scores, picture, members, results.title(name), masks=masks)
             for name, scores in results.scores.items()
         ]
         text = _text(results, members, f"image {picture.image_id}")
@@ -48,7 +58,7 @@ def many_images(results: Results, scores: Mapping[str, Scores], *, masks: bool) 
         _row(results, first, picture, members, picture.label, masks=masks)
         for picture in results.images.spread(results.options["gallery_rows"])
     ]
-    text = _text(results, members, EXPLAINERS.get(name, name))
+    text = _text(results, members, results.title(name))
     return _shown(results, rows, f"{text}, from the most to the least accurate", masks=masks)
 
 
@@ -58,7 +68,7 @@ def several_objects(results: Results) -> dict[str, Arguments]:
     found = {}
     for number, picture in enumerate(results.images.spread(results.options["gallery"]), 1):
         rows = [
-            _row_of_objects(results, scores, picture, members, EXPLAINERS.get(name, name))
+            _row_of_objects(results, scores, picture, members, results.title(name))
             for name, scores in results.scores.items()
         ]
         text = _text(results, members, f"image {picture.image_id}")

@@ -94,7 +94,7 @@ def _scatter(figure: int) -> Getter:
         weighted = results.weighted if figure in (4, 10) else ""
         doubtful = doubts(results) if figure == 5 else ""
         clauses = (star, weighted, doubtful, departures(results, figure))
-        return results.members, results.caption(*clauses), results.level
+        return results.titled, results.caption(*clauses), results.level
 
     return _one(arguments)
 
@@ -110,10 +110,12 @@ def _family(results: Results) -> Arguments:
             own = own[
                 ["member", "family", "accuracy", *(name for name in own if str(name).startswith("consensus_score"))]
             ]
-            panels[f"{tables.EXPLAINERS.get(name, name)}, {vote}"] = own
+            panels[f"{results.title(name)}, {vote}"] = own
     own = next(iter(panels.values()))
     names = ", ".join(sorted(set(own["family"])))
-    return panels, results.caption(f"shown: the {len(own)} members of {names}"), results.level
+    everyone = results.first.members
+    families = sorted(set(everyone.loc[everyone["member"] != published.ENSEMBLE, "family"]))
+    return panels, results.caption(f"shown: the {len(own)} members of {names}"), results.level, families
 
 
 def _random(results: Results) -> Arguments:
@@ -121,13 +123,18 @@ def _random(results: Results) -> Arguments:
     assert results.first.family is not None
     family = results.first.family["member"].nunique()
     what = f"random committees: {family} of one family and {low} to {high} others"
-    return {name: each.random for name, each in results.scores.items()}, results.caption(what)
+    stated = {
+        results.title(name): published.FAMILY_R
+        for name in results.scores
+        if tables.kind_of(name, results.kinds) == "lime"
+    }
+    return {results.title(name): each.random for name, each in results.scores.items()}, results.caption(what), stated
 
 
 def _diluted(results: Results) -> Arguments:
     """Explainer -> its table of diluted committees, and the caption."""
-    tables = {name: each.diluted for name, each in results.scores.items() if each.diluted is not None}
-    drawn = next(iter(tables.values()))
+    found = {results.title(name): each.diluted for name, each in results.scores.items() if each.diluted is not None}
+    drawn = next(iter(found.values()))
     trained, most = drawn["trained"].max(), drawn["random"].max()
     whole = len(results.voters) - results.random
     what = (
@@ -136,7 +143,7 @@ def _diluted(results: Results) -> Arguments:
         f"scores and r are of all {whole}; images are those that these get right",
         results.weighted,
     )
-    return tables, results.caption(*what)
+    return found, results.caption(*what)
 
 
 def _estimation(results: Results) -> Arguments:
@@ -165,7 +172,7 @@ def _data_sets(results: Results) -> Arguments:
         r = published.correlations(own.get(dataset) or dataset).set_index(["x", "y"])["pearson_r"]
         if (pair := (f"consensus_score_{tables.kind_of(name, results.kinds)}", "accuracy")) in r.index:
             stated[panel] = float(r[pair])
-    return results.panels, f"{results.under_panels}; {tables.EXPLAINERS.get(name, name)}", results.level, stated
+    return results.panels, f"{results.under_panels}; {results.title(name)}", results.level, stated
 
 
 def _members(results: Results) -> Arguments:
@@ -177,7 +184,7 @@ def _leveled(results: Results) -> Arguments:
 
 
 def _table1(results: Results) -> Arguments:
-    return results.members, results.of_paper is None, results.kinds
+    return results.members, results.of_paper is None, results.kinds, results.shown_titles
 
 
 def _correlations(results: Results) -> Arguments:
@@ -222,7 +229,7 @@ _FIGURES = (
     Entry("fig04", "accuracy against mAP", scatter.fig04, _scatter(4), (MASKS, ACCURACIES), _CUB, published=True),
     Entry("fig05", "accuracy against score", scatter.fig05, _scatter(5), (ACCURACIES, SCORED), _BOTH, published=True),
     Entry("fig06", "two explainers' scores", scatter.fig06, _scatter(6), (TWO_EXPLAIN, SCORED), _BOTH, published=True),
-    Entry("fig07", "a family by its own vote", scatter.fig05, _one(_family), (ACCURACIES, FAMILY, SCORED), _IMAGENET),
+    Entry("fig07", "a family by its own vote", scatter.fig07, _one(_family), (ACCURACIES, FAMILY, SCORED), _IMAGENET),
     Entry("fig08", "the consensus's mAP as committees grow", curves.fig08, _one(_growing), (MASKS, SUPERPIXELS), _CUB),
     Entry("fig09", "images of several objects", gallery, galleries.several_objects, (OBJECTS,), ("coco",)),
     Entry("fig10", "mAP against consensus score", scatter.fig10, _scatter(10), (MASKS, SCORED), _CUB, published=True),
@@ -272,7 +279,7 @@ def printed(name: str, arguments: Arguments) -> dict[str, bytes]:
         buffer = io.BytesIO()
         figure.savefig(buffer, format=kind, dpi=200, **options)
         files[f".{kind}"] = buffer.getvalue()
-    return files
+    return {**files, ".txt": f"{figure.caption}\n".encode()}
 
 
 def published_on(dataset: str) -> list[str]:

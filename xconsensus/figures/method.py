@@ -4,18 +4,19 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from xconsensus.errors import InputError
 from xconsensus.figures import style
-from xconsensus.figures.gallery import COLOURS, Colours, Tile, as_bytes, heat, wrapped
+from xconsensus.figures.gallery import BAR, COLOURS, FRAME, Colours, Tile, as_bytes, colour_bar, heat, wrapped
 
-# inches: image and consensus, maps, their rows, titles, a member's box
-_LARGE, _SMALL, _PITCH, _TOP, _BOX = 1.05, 0.74, 0.84, 0.42, (1.1, 0.36)
+# inches: image and consensus, maps, their rows, titles, a member's box, below the rows the bars' axis and the colours'
+_LARGE, _SMALL, _PITCH, _TOP, _BOX, _BELOW = 1.05, 0.74, 0.84, 0.42, (1.1, 0.36), 0.12 + BAR
 
 
+@style.own_settings()
 def fig01(
     image: NDArray[np.uint8],
     members: Sequence[Tile],
@@ -23,7 +24,7 @@ def fig01(
     scores: ArrayLike,
     caption: str,
     colours: Colours = COLOURS,
-) -> Figure:
+) -> style.Sheet:
     """The paper's three steps: a committee, its explanations and their vote, each one's similarity to it (Fig. 1).
 
     Parameters
@@ -39,8 +40,9 @@ def fig01(
     if not members:
         raise InputError("figure 1: give at least one member")
     tall = max(len(members) * _PITCH, _LARGE + 0.3)
-    height = _TOP + tall + style.caption_height(caption, style.FULL_WIDTH)
-    figure = Figure(figsize=(style.FULL_WIDTH, height))
+    strip = style.caption_height(caption, style.FULL_WIDTH)
+    height = _TOP + tall + _BELOW + strip
+    figure = style.Sheet(figsize=(style.FULL_WIDTH, height))
 
     def place(left: float, middle: float, width: float, tall: float) -> Axes:
         """Axes in inches, ``middle`` measured from the top."""
@@ -51,10 +53,11 @@ def fig01(
     whole, agreed = (place(left, centre, _LARGE, _LARGE) for left in (0.05, 3.97))
     _show(whole, image, "Image")
     _show(agreed, heat(image, consensus, colours), "Consensus")
-    agreed.spines[:].set(visible=True, color="#D55E00", linewidth=2)
+    agreed.spines[:].set(visible=True, color=FRAME, linewidth=2)
     rows = [_TOP + (row + 0.5) * tall / len(members) for row in range(len(members))]
     similarities = np.asarray(scores, dtype=float)
-    lowest = 1.2 * np.nanmin([0.0, *similarities])
+    limits = np.nanmin([0.0, *similarities]), np.nanmax([0.0, *similarities])
+    ticks = MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(*(limits if limits[0] < limits[1] else (0.0, 1.0)))
     for tile, middle, score in zip(members, rows, similarities, strict=True):
         model = place(1.4, middle, *_BOX)
         model.set(xticks=[], yticks=[])
@@ -68,9 +71,12 @@ def fig01(
         _arrow(figure, model, (1.02, 0.5), own, (-0.06, 0.5))
         _arrow(figure, own, (1.04, 0.5), agreed, (-0.04, 0.5))
         bar = place(5.4, middle, 1.15, 0.22)
-        bar.barh([0], [score], color="#0072B2", height=0.8)
+        bar.barh([0], [score], color=style.BLUE, height=0.8)
         bar.axvline(0, color=style.INK, linewidth=0.8)
-        bar.set(xlim=(lowest, 1.05), ylim=(-0.5, 0.5), xticks=[], yticks=[])
+        bar.set(xlim=(ticks[0], ticks[-1]), ylim=(-0.5, 0.5), yticks=[])
+        last = middle == rows[-1]
+        bar.set_xticks(ticks, [f"{tick:g}" for tick in ticks] if last else [""] * len(ticks))
+        bar.tick_params(labelsize=style.SMALL, length=2.5, color=style.INK, labelcolor=style.INK)
         bar.spines[:].set_color(style.FAINT)
         text = f"{score:.3f}" if np.isfinite(score) else "none"
         bar.text(1.03, 0.5, text, transform=bar.transAxes, va="center", fontsize=style.SMALL)
@@ -80,7 +86,8 @@ def fig01(
         figure.text(
             left / style.FULL_WIDTH, 1 - 0.13 / height, title, ha="center", va="center", fontsize=9, fontweight="bold"
         )
-    style.write_caption(figure, caption, style.caption_height(caption, style.FULL_WIDTH) / height)
+    colour_bar(figure, [*(tile.map for tile in members), consensus], strip, colours)
+    style.write_caption(figure, caption, strip / height)
     return figure
 
 
@@ -92,7 +99,7 @@ def _show(axes: Axes, picture: NDArray[np.generic], name: str = "") -> None:
     style.title(axes, name, pad=2)
 
 
-def _arrow(figure: Figure, start: Axes, at: tuple[float, float], end: Axes, to: tuple[float, float]) -> None:
+def _arrow(figure: style.Sheet, start: Axes, at: tuple[float, float], end: Axes, to: tuple[float, float]) -> None:
     figure.add_artist(
         ConnectionPatch(
             at, to, start.transAxes, end.transAxes, arrowstyle="-|>", color="#777777", linewidth=0.7, mutation_scale=7

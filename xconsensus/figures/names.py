@@ -248,6 +248,8 @@ def _write(axes: Axes, label: Label, box: Floats, leader: Floats, pixel: float) 
         fontweight="bold" if label.bold else "normal",
         color=INK,
         parse_math=False,
+        # what lies behind ends at the name and does not strike it through
+        bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"},
         arrowprops=None if np.isnan(leader[0]) else tie,
     )
 

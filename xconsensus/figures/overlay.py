@@ -1,11 +1,10 @@
 """A map and a box over the whole picture, in its own pixels."""
 
 import numpy as np
-from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from xconsensus.figures.gallery import COLOURMAP
+from xconsensus.figures.gallery import PALE, opacity, tints
 
 _FRAME = (0, 114, 178)
 
@@ -15,9 +14,12 @@ def overlay(image: NDArray[np.uint8], strength: NDArray[np.uint8], box: NDArray[
 
     The box is (left, top, right, bottom), the last two outside of it. Returns RGB (H, W, 3).
     """
-    picture = Image.fromarray(image).convert("L").point([round(64 + 0.75 * level) for level in range(256)])
-    colours = np.round(255 * colormaps[COLOURMAP](np.arange(256))[:, :3]).astype(np.uint8)
-    picture = Image.composite(Image.fromarray(colours[strength]), picture.convert("RGB"), Image.fromarray(strength))
+    picture = (
+        Image.fromarray(image).convert("L").point([round(255 * PALE[0] + PALE[1] * level) for level in range(256)])
+    )
+    colours = np.round(255 * tints()).astype(np.uint8)[strength]
+    cover = np.round(255 * opacity(np.linspace(0, 1, 256))).astype(np.uint8)[strength]
+    picture = Image.composite(Image.fromarray(colours), picture.convert("RGB"), Image.fromarray(cover))
     if box is not None:
         left, top, right, bottom = map(int, box)
         width = max(1, round(min(image.shape[:2]) / 150))

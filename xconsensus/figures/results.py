@@ -92,6 +92,7 @@ class Results:
     these have random weights; ``options`` is the config's group ``plot``, ``level`` and ``ap_weights`` those of the
     group ``score``. ``panels`` are members tables of several runs, by data set, and ``under_panels`` says what they
     are (Fig. 11). ``of_paper`` names the paper's data set whose numbers they are, ``loader`` the data set's loader.
+    ``titles`` are own explainers' names in figures and tables.
     """
 
     dataset: str
@@ -107,6 +108,24 @@ class Results:
     of_paper: str | None = None
     loader: str = ""
     random: int = 0
+    titles: Mapping[str, str] = field(default_factory=dict)
+
+    def title(self, explainer: str) -> str:
+        """An explainer's name as figures and tables show it, with its own beside it where two have the same."""
+        shown = {**EXPLAINERS, **self.titles}
+        title = shown.get(explainer, explainer)
+        alike = [name for name in self.scores if shown.get(name, name) == title]
+        return title if len(alike) < 2 else f"{title} ({explainer})"
+
+    @property
+    def shown_titles(self) -> dict[str, str]:
+        """Each explainer's `title`."""
+        return {name: self.title(name) for name in self.scores}
+
+    @property
+    def titled(self) -> dict[str, pd.DataFrame]:
+        """`members`, by the explainers' titles."""
+        return {self.title(name): table for name, table in self.members.items()}
 
     @cached_property
     def members(self) -> dict[str, pd.DataFrame]:
@@ -152,7 +171,7 @@ class Results:
         """Data set, images, members and explainers in a line, as it stands under a figure, and then ``what``."""
         if self.of_paper:
             return "; ".join(filter(None, ["Numbers of the paper, Table 2", legible(self), *what]))
-        names = " and ".join(EXPLAINERS.get(name, name) for name in explainers or self.scores)
+        names = " and ".join(self.title(name) for name in explainers or self.scores)
         whole, own = len(self.voters), len(self.first.members) - 1
         shown = f"{own} of {whole} members" if own < whole else f"{whole} members"
         images = len(self.images.pictures)

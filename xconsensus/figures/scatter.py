@@ -6,12 +6,12 @@ mean_average_precision; the row with member "consensus" is the committee itself.
 with a missing coordinate are neither drawn nor correlated.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 
@@ -30,7 +30,8 @@ _AXES = {
 }
 
 
-def fig04(members: Mapping[str, pd.DataFrame], caption: str = "", level: float = 0.95) -> Figure:
+@style.own_settings()
+def fig04(members: Mapping[str, pd.DataFrame], caption: str = "", level: float = 0.95) -> style.Sheet:
     """Accuracy against the mAP of explanations to the segmentation, with the point of the consensus (Fig. 4).
 
     The consensus's point has the committee's ensemble accuracy and the consensus's own mAP; the correlation is
@@ -39,20 +40,33 @@ def fig04(members: Mapping[str, pd.DataFrame], caption: str = "", level: float =
     return _panels(members, _MAP, _ACCURACY, caption, level)
 
 
+@style.own_settings()
 def fig05(
     members: Mapping[str, pd.DataFrame],
     caption: str = "",
     level: float = 0.95,
     stated: Mapping[str, float] | None = None,
-) -> Figure:
-    """Accuracy against consensus score, bars its interval (Fig. 5; by committee 7, by data set 11).
+) -> style.Sheet:
+    """Accuracy against consensus score, bars its interval (Fig. 5; by data set 11).
 
     ``stated`` is the paper's r of some panels, which their titles show too.
     """
     return _panels(members, _SCORE, _ACCURACY, caption, level, stated=stated)
 
 
-def fig06(members: Mapping[str, pd.DataFrame], caption: str = "", level: float = 0.95) -> Figure:
+@style.own_settings()
+def fig07(
+    members: Mapping[str, pd.DataFrame], caption: str = "", level: float = 0.95, families: Iterable[str] = ()
+) -> style.Sheet:
+    """`fig05` of a family by its own vote and everybody's: a row an explainer, whose panels share their axes (Fig. 7).
+
+    ``families`` are all of the committee: the one that is shown looks as it does among them.
+    """
+    return _panels(members, _SCORE, _ACCURACY, caption, level, families=families, paired=True)
+
+
+@style.own_settings()
+def fig06(members: Mapping[str, pd.DataFrame], caption: str = "", level: float = 0.95) -> style.Sheet:
     """Consensus score of the second explainer against the first's, in one panel (Fig. 6).
 
     Raises InputError unless ``members`` has exactly two explainers that share a member.
@@ -65,7 +79,8 @@ def fig06(members: Mapping[str, pd.DataFrame], caption: str = "", level: float =
     return _panels({f"{y} against {x}": both}, _SCORE, f"{_SCORE}_y", caption, level, (f"{x} score", f"{y} score"))
 
 
-def fig10(members: Mapping[str, pd.DataFrame], caption: str = "", level: float = 0.95) -> Figure:
+@style.own_settings()
+def fig10(members: Mapping[str, pd.DataFrame], caption: str = "", level: float = 0.95) -> style.Sheet:
     """Mean average precision to the segmentation against consensus score (Fig. 10).
 
     Raises InputError for tables without masks.
@@ -81,7 +96,9 @@ def _panels(
     level: float,
     labels: tuple[str, str] | None = None,
     stated: Mapping[str, float] | None = None,
-) -> Figure:
+    families: Iterable[str] = (),
+    paired: bool = False,
+) -> style.Sheet:
     """A panel a table of two columns against each other; see `fig04` to `fig10`.
 
     Parameters
@@ -92,6 +109,8 @@ def _panels(
     level : of the intervals in titles, and that of the bars.
     labels : of the axes; None: the columns in words.
     stated : the paper's r of a panel, for its title.
+    families : those that have symbols besides the members' own.
+    paired : two panels a row, which share their axes.
     """
     if not members:
         raise InputError("figure: no explainer has scores; score at least one")
@@ -99,12 +118,13 @@ def _panels(
         if absent := [column for column in (x, y) if column not in table or table[column].isna().all()]:
             raise InputError(f"figure: {name} has no {absent[0]}; score it again, for mAP with masks")
     own = [table[table["member"] != ENSEMBLE] for table in members.values()]
-    symbols = style.symbols(pd.concat([table["family"] for table in own]))
-    columns = 2 if len(members) == 4 else min(len(members), 3)
+    symbols = style.symbols([*families, *pd.concat([table["family"] for table in own])])
+    columns = 2 if paired or len(members) == 4 else min(len(members), 3)
     rows = -(-len(members) // columns)
     width = style.COLUMN_WIDTH if columns == 1 else style.FULL_WIDTH
-    figure = Figure(figsize=(width, rows * (0.62 * width / columns + 0.75)))
-    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    figure = style.Sheet(figsize=(width, rows * (0.62 * width / columns + 0.75)))
+    share: Any = "row" if paired else False
+    panels = list(figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share).flat)
     for axes in panels[len(members) :]:
         axes.remove()
     entries = {}
@@ -113,7 +133,6 @@ def _panels(
         _points(axes, drawn, x, y, symbols)
         entries.update({family: symbol.line() for family, symbol in symbols.items() if family in set(drawn["family"])})
         if len(_consensus(table, x, y)):
-            entries["Consensus"] = _star()
             axes.add_line(_star(*_consensus(table, x, y)[[x, y]].to_numpy(dtype=float).T))
             axes.update_datalim(_consensus(table, x, y)[[x, y]].to_numpy(dtype=float))
         axes.margins(0.08)
@@ -121,11 +140,12 @@ def _panels(
         axes.set_xlabel(labels[0] if labels else _AXES[x])
         axes.set_ylabel(labels[1] if labels else _AXES[y])
         style.tidy(axes)
+        axes.tick_params(labelleft=True)
         title = _title(EXPLAINERS.get(name, name), correlation(drawn[x], drawn[y], level), short=columns > 2)
         style.title(axes, title + (f"\nthe paper's $r$ = {stated[name]:.3f}" if stated and name in stated else ""))
     style.lay_out(figure)
     left_out = [write_names(axes, _labels(table, x, y)) for axes, table in zip(panels, members.values(), strict=False)]
-    entries = {family: entries[family] for family in (*symbols, "Consensus") if family in entries}
+    entries = {family: entries[family] for family in symbols if family in entries}
     named = _named([table[[x, y]].dropna() for table in own], left_out)
     style.finish(figure, entries, "; ".join(filter(None, [caption, *_intervals(panels, level), named])))
     return figure
@@ -175,14 +195,14 @@ def _named(drawn: Sequence[pd.DataFrame], left_out: Sequence[Sequence[str]]) -> 
     return f"named: {' and '.join(counts)} members, the extremes first"
 
 
-def _star(x: ArrayLike = (), y: ArrayLike = ()) -> Line2D:
+def _star(x: ArrayLike, y: ArrayLike) -> Line2D:
     return Line2D(
         np.asarray(x),
         np.asarray(y),
         linestyle="none",
         marker="*",
         markersize=11,
-        markerfacecolor="#F0E442",
+        markerfacecolor=style.GOLD,
         markeredgecolor="black",
         markeredgewidth=0.8,
         zorder=4,

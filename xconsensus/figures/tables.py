@@ -33,12 +33,15 @@ def kind_of(explainer: str, kinds: Mapping[str, str] | None) -> str:
 
 
 def table1(
-    members: Mapping[str, pd.DataFrame], here: bool = True, kinds: Mapping[str, str] | None = None
+    members: Mapping[str, pd.DataFrame],
+    here: bool = True,
+    kinds: Mapping[str, str] | None = None,
+    titles: Mapping[str, str] = EXPLAINERS,
 ) -> pd.DataFrame:
     """Table 1: ranks (scores) of the paper's five models, those of the paper above, those of ``members`` below.
 
     Without ``here``, as where the members are the paper's own, the rows of the paper alone. ``kinds`` are as
-    `kind_of` takes them.
+    `kind_of` takes them, ``titles`` name explainers.
 
     Returns text cells, a row a measure and a column a model; empty where the committee lacks the model. A member
     is that model if its name is the same but for case and punctuation; ranks are among the members found.
@@ -52,7 +55,7 @@ def table1(
         if f"consensus_score_{kind}" in paper:
             rows[f"Consensus {EXPLAINERS[kind]} (paper)"] = _ranked(paper[f"consensus_score_{kind}"])
     for explainer, table in members.items() if here else ():
-        rows[f"Consensus {EXPLAINERS.get(explainer, explainer)} (here)"] = _ranked(table1_scores(table))
+        rows[f"Consensus {titles.get(explainer, explainer)} (here)"] = _ranked(table1_scores(table))
     table = pd.DataFrame.from_dict(rows, orient="index", columns=list(paper.index))
     return table.rename_axis(index="measure").reset_index()
 

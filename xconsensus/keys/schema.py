@@ -123,6 +123,7 @@ class Explainer:
     """Keys of every explainer."""
 
     name: str = key(REQUIRED, "folder of the explanations")
+    title: str | None = key(None, "in figures and tables; null: LIME, SmoothGrad, or a name of one's own as it stands")
     method: str = key(REQUIRED, "lime, smoothgrad, or your own dataclass as path/to/file.py:NAME")
     vote: str = key(REQUIRED, "how a map votes, as in Algorithm 2")
     similarity: str = key(REQUIRED, "how a map is compared with the consensus")
@@ -317,7 +318,7 @@ class Plot:
         least=0,
         below=100,
     )
-    negative: bool = key(False, "true: negative weights, evidence against the class, in blue; false: not shown")
+    negative: bool = key(True, "negative weights, evidence against the class, in blue; false: not shown")
     panels: list[str] | None = key(None, "of figure 11: several runs as [DATASET/COMMITTEE, ...]; null: this one")
     published: str | None = key(
         None,

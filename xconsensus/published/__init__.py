@@ -18,6 +18,7 @@ from xconsensus.errors import InputError
 DATASETS = ("imagenet", "cub200")
 # accuracies on ImageNet that the scan prints, but that look shifted by a row or more: left out, and their weight shown
 DOUBTFUL = {"ResNet18": 0.715, "ResNet18_vd": 0.715, "ResNet200_vd": 0.730}
+FAMILY_R = 0.96  # section 4.5.2, by LIME: mean r of a family's scores under random committees and the complete one
 ENSEMBLE = "consensus"  # the row of the committee itself, in these tables and in a run's own
 CENTRED = "centred box"  # a row of locations.csv, and like the consensus no member's name
 

@@ -1,5 +1,6 @@
 """plot: the paper's figures and tables of a committee, from its scores and explanations. It computes nothing anew."""
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -68,10 +69,10 @@ def plot_published(config: DictConfig) -> None:
     """
     own = OmegaConf.masked_copy(config, ["output_dir", "figure", "dry_run", "score"])  # a data set is not asked for
     values = taken(OmegaConf.to_container(own, resolve=True))  # type: ignore[arg-type]
-    only, level = values["figure"], values["score"]["level"]
+    only, level = full_name(values["figure"]), values["score"]["level"]
     known = [name for name, entry in {**FIGURES, **TABLES}.items() if entry.published]
     if only and only not in known:
-        raise InputError(f"figure={only}: source=published has no such{nearest(only, known)}")
+        raise InputError(f"figure={values['figure']}: source=published has no such{nearest(only, known)}")
     wanted = [only] if only else known
     store = Store(Path(values["output_dir"]), "published")
     if values["dry_run"]:
@@ -92,15 +93,19 @@ def plot_published(config: DictConfig) -> None:
 def _wanted(config: Mapping[str, Any]) -> list[str]:
     """Figures and tables to draw, InputError for one that does not exist."""
     known, options, only = [*FIGURES, *TABLES], config["plot"], config["figure"]
-    for key, names in (
-        ("figure", [only] if only else []),
-        ("plot.figures", options["figures"]),
-        ("plot.tables", options["tables"]),
-    ):
+    asked = {"figure": [only] if only else [], "plot.figures": options["figures"], "plot.tables": options["tables"]}
+    for key, names in asked.items():
         for name in names:
-            if name not in known:
-                raise InputError(f"{key}: {name} is unknown{nearest(name, known)}")
-    return [only] if only else [*options["figures"], *options["tables"]]
+            if full_name(name) not in known:
+                raise InputError(f"{key}: {name} is unknown{nearest(full_name(name), known)}")
+    return list(dict.fromkeys(map(full_name, asked["figure"] or [*asked["plot.figures"], *asked["plot.tables"]])))
+
+
+def full_name(name: object) -> str:
+    """The name in the index of a figure or table, which may be called as in the Makefile: fig5 is fig05. "" of none."""
+    text = "" if name is None else str(name).strip().lower()
+    number = re.fullmatch(r"(?:fig(?:ure)?)?[ _.]*0*(\d{1,2})[ab]?", text)
+    return f"fig{int(number[1]):02}" if number else text
 
 
 # --- files ---
@@ -122,7 +127,7 @@ def make(found: Results, wanted: Sequence[str], store: Store, *, by_name: bool) 
             continue
         for suffix, arguments in entry.arguments(found).items():
             if name in TABLES:
-                written[f"{name}{suffix}"] = _table(entry.draw(*arguments))
+                written[f"{name}{suffix}"] = _table(entry.draw(*arguments), found.shown_titles)
                 continue
             if (table := numbers_behind(name, arguments)) is not None:
                 written[f"{name}{suffix}"] = {".csv": as_csv(table)}
@@ -171,18 +176,18 @@ def _note(drawn: Drawn, stems: Sequence[str], found: Results, *, whole: bool) ->
         log.info(f"moved to {drawn.folder / 'earlier'}, made of other explainers: {', '.join(earlier)}")
 
 
-def _table(table: pd.DataFrame) -> dict[str, bytes]:
+def _table(table: pd.DataFrame, titles: Mapping[str, str]) -> dict[str, bytes]:
     """The files of a table by their suffix."""
-    texts = {".md": rendering.to_markdown(table), ".tex": rendering.to_latex(table)}
+    texts = {".md": rendering.to_markdown(table, titles), ".tex": rendering.to_latex(table, titles)}
     return {".csv": as_csv(table), **{suffix: text.encode() for suffix, text in texts.items()}}
 
 
 def _print(found: Results) -> None:
-    print(f"\n{found.caption()}\n\n{rendering.to_text(tables.table2(found.members))}")
+    print(f"\n{found.caption()}\n\n{rendering.to_text(tables.table2(found.members), found.shown_titles)}")
     accuracies = [f"{found.first.members[column].iloc[-1]:.3f} by {words}" for column, words in ENSEMBLES.values()]
     print(f"Row consensus: ensemble by {found.ensemble}; its accuracy is {' and '.join(accuracies)}.\n")
     print(f"Correlations over the members, with {100 * found.level:g} % intervals\n")
-    print(rendering.to_text(tables.correlations(found.members, level=found.level)))
+    print(rendering.to_text(tables.correlations(found.members, level=found.level), found.shown_titles))
 
 
 # --- results ---
@@ -214,6 +219,7 @@ def results_of(experiments: Sequence[Experiment]) -> Results:
         panels=panels,
         under_panels=under,
         loader=config["dataset"]["loader"],
+        titles={each.explainer_name: str(title) for each in experiments if (title := each.explainer.get("title"))},
     )
 
 
