@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import sys
 import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from xconsensus.errors import InputError
 from xconsensus.jobs.signals import stopping
 from xconsensus.jobs.worklog import Worklog, read_entry
+from xconsensus.own_code import ended
 from xconsensus.progress import log, set_up_log
 
 SHARED = ("finetune", "explain")  # stages that `shards` jobs can share
@@ -67,11 +69,11 @@ class Job:
     def _work(self, config: DictConfig | list[DictConfig]) -> None:
         stage = importlib.import_module(f"xconsensus.stages.{self.stage}")
         try:
-            stage.run(config)
+            code = stage.run(config)
         except SystemExit as end:
-            if self.stage == "status" or end.code:  # its answer, or a launcher that queues the job again
-                raise
-            raise InputError(f"own code of the config ended the program, by sys.exit({end.code})") from end
+            raise InputError(f"own code of the config fails: {ended(end)}") from end
+        if code:  # what status answers
+            sys.exit(code)
 
 
 def for_each_explainer(config: DictConfig) -> list[DictConfig]:

@@ -1,6 +1,5 @@
 """status: what is done, missing, running, failed and damaged, of every member and explainer; writes nothing."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from glob import escape
@@ -45,8 +44,8 @@ class Found:
             self.lines.append(line)
 
 
-def run(configs: Sequence[DictConfig]) -> None:
-    """Print the tables; exit with 2 when something failed or is damaged, else with 3 when something is missing."""
+def run(configs: Sequence[DictConfig]) -> int:
+    """Print the tables; the exit code: 2 when something failed or is damaged, else 3 when something is missing."""
     experiments = start_all(configs, only_reads=True)
     experiment, found = experiments[0], Found()
     records: list[Record] = []
@@ -69,8 +68,7 @@ def run(configs: Sequence[DictConfig]) -> None:
         _verify_others(experiments, found)
     for line in found.lines:
         print(line)
-    if found.failed or found.missing:
-        sys.exit(FAILED if found.failed else MISSING)
+    return FAILED if found.failed else MISSING if found.missing else 0
 
 
 def _members(experiment: Experiment, columns: dict[str, dict[str, int]], images: int, found: Found) -> list[list[str]]:
