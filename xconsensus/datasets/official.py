@@ -48,7 +48,7 @@ def table(path: Path, *kinds: Callable[[str], Any]) -> list[tuple[Any, ...]]:
     Raises InputError naming the file that cannot be read, or the line of another form.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a list ({' '.join(str(error).split())})") from error
     rows = []
