@@ -99,7 +99,8 @@ def _now(experiment: Experiment, stage: str, member: Member, whole: bool, found:
     """What the logs of a member's work in a stage say; of what failed before it succeeded, nothing."""
     for entry in _entries(experiment, stage, member.name):
         if entry.state == "running" or (not whole and entry.state != "done"):
-            yield f"{stage} {entry.state} ({entry.host}, process {entry.pid})"
+            where = ", in another container or on a machine of this name" if entry.state == "unknown" else ""
+            yield f"{stage} {entry.state} ({entry.host}, process {entry.pid}{where})"
             if entry.state in ("failed", "crashed"):
                 why = entry.message or f"its process ended without a word, {entry.deaths} times so far"
                 found.wrong(f"{entry.state}: {stage} {member.name} on {entry.host}, begun {entry.started}: {why}")
