@@ -1,12 +1,14 @@
 """The one table of figures and tables: what each shows, what it needs, who draws it, and whose it is in the paper."""
 
 import io
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
 from typing import Any
 
+import matplotlib as mpl
 import pandas as pd
 
 from xconsensus import published
@@ -224,14 +226,16 @@ def printed(name: str, arguments: Arguments) -> dict[str, bytes]:
     """The files of a figure by their suffix, from what its `Entry.arguments` gave, without a date: equal figures, equal
     bytes.
     """
-    figure = FIGURES[name].draw(*arguments)
     # of the zlib levels, 3 takes a third of the time of 6, the default, for bitmaps at most a tenth larger
     bitmap = {"pil_kwargs": {"compress_level": 3}}
     files = {}
-    for kind, options in (("png", bitmap), ("pdf", {"metadata": {"CreationDate": None}})):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, dpi=200, **options)
-        files[f".{kind}"] = buffer.getvalue()
+    with mpl.rc_context({"text.parse_math": False}), warnings.catch_warnings():  # $ in a name is a letter
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # said once, before anything is drawn
+        figure = FIGURES[name].draw(*arguments)
+        for kind, options in (("png", bitmap), ("pdf", {"metadata": {"CreationDate": None}})):
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=kind, dpi=200, **options)
+            files[f".{kind}"] = buffer.getvalue()
     return files
 
 
