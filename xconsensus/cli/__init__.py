@@ -34,7 +34,9 @@ examples:
 def main() -> None:
     """Entry point of the ``xconsensus`` command; USAGE has the exit codes."""
     from xconsensus.jobs.signals import stopping
+    from xconsensus.jobs.streams import make_usable
 
+    make_usable()
     with stopping():
         _main(sys.argv[1:])
 

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from xconsensus.errors import InputError
 from xconsensus.jobs.signals import stopping
+from xconsensus.jobs.streams import make_usable
 from xconsensus.jobs.worklog import Worklog, read_entry
 from xconsensus.own_code import ended
 from xconsensus.progress import log, set_up_log
@@ -38,9 +39,10 @@ class Job:
     stage: str
 
     def __call__(self, config: DictConfig) -> None:
+        make_usable()
         set_up_log()
-        if failed is None:
-            os.chdir(HydraConfig.get().runtime.cwd)  # relative folders mean the same in every job
+        os.environ["MPLBACKEND"] = "Agg"  # a notebook's own cannot be imported everywhere
+        os.chdir(HydraConfig.get().runtime.cwd)  # relative folders mean the same in every job
         if (number := job_number()) is not None:
             log.info(f"job {number}: {HydraConfig.get().job.override_dirname or 'defaults'}")
         worklog = Worklog(None if number is None else Path(HydraConfig.get().sweep.dir, str(number), OUTCOME))
@@ -72,6 +74,12 @@ class Job:
             code = stage.run(config)
         except SystemExit as end:
             raise InputError(f"own code of the config fails: {ended(end)}") from end
+        except UnicodeEncodeError as error:
+            if sys.getfilesystemencoding() == "utf-8":
+                raise
+            raise InputError(
+                f"{error.object!a}: the encoding {error.encoding} of this locale has no such letters: set PYTHONUTF8=1"
+            ) from error
         if code:  # what status answers
             sys.exit(code)
 
