@@ -166,10 +166,10 @@ def _parse(path: Path) -> tuple[tuple[str, ...], dict[str, _Image]]:
         if twice := [name for name, count in Counter(names_of_files).items() if count > 1]:
             raise ValueError(f"it names image {twice[0]} twice")
         for entry in content["annotations"]:
-            image, segmentation, area = images[entry["image_id"]], entry["segmentation"], entry.get("area")
-            if area is None:  # tools leave it out
-                area = rasterise(segmentation, image.height, image.width).sum()
-            image.annotations.append(_Annotation(index[entry["category_id"]], float(area), segmentation))
+            image, segmentation = images[entry["image_id"]], entry["segmentation"]
+            if "area" not in entry:  # tools leave it out
+                entry["area"] = rasterise(segmentation, image.height, image.width).sum()
+            image.annotations.append(_Annotation(index[entry["category_id"]], float(entry["area"]), segmentation))
         ids = [entry["id"] for entry in content["images"]]
         return tuple(names.values()), {name: images[each] for name, each in zip(names_of_files, ids, strict=True)}
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
