@@ -264,9 +264,9 @@ def test_a_job_that_is_killed_makes_the_sweep_fail(predicted: Project, monkeypat
 
 
 def test_work_of_another_container_is_neither_running_nor_crashed(explained: Project) -> None:
-    path = explained.outputs / "pets/status/explain/lime/first.json"
+    path = explained.outputs / "pets/status/explain/smoothgrad/first.json"
     entry = {"state": "running", "host": HOST, "pid": os.getpid(), "place": f"{PLACE[:8]}{'0' * 8}", "start": 1}
     write_json(path, {**entry, "started": "now"})
     outcome = explained.run("status")
-    assert f"explain/lime unknown ({HOST}, process {os.getpid()}, in another container" in outcome.out
+    assert f"explain/smoothgrad unknown ({HOST}, process {os.getpid()}, in another container" in outcome.out
     assert outcome.code == 3

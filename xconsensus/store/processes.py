@@ -37,8 +37,13 @@ def started(pid: int | None = None) -> int:
 def alive(host: str, pid: int, place: str = "", start: int = 0, written: float = 0.0) -> bool | None:
     """Whether a process runs, as far as this one can tell: of other hosts it is taken for granted.
 
+    Parameters
+    ----------
+    host, pid, place, start : of the process; without ``place`` and ``start``, as logs did not have them, unknown.
+    written : when it wrote last, in seconds since 1970.
+
     None where nobody can tell: it ran in another container, or on another machine of this name, as one that wrote
-    something (``written``, in seconds since 1970) after this machine was started did.
+    something after this machine was started did.
     """
     if host != HOST:
         return True
