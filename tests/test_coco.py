@@ -232,3 +232,43 @@ def test_the_label_of_a_real_photograph_is_in_it_and_its_mask_not_smaller_than_i
         mask = dataset.mask(record)
         assert mask.shape == dataset.image(record).shape[:2]
         np.testing.assert_array_equal(mask, np.logical_or.reduce(mine))
+
+
+@pytest.mark.parametrize(
+    ("form", "place"),
+    [
+        ("seq/{}", "val2017/seq/{}"),
+        ("./{}", "val2017/{}"),
+        ("seq\\{}", "val2017/seq/{}"),
+        ("val2017/{}", "val2017/{}"),
+        ("photos/{}", "photos/{}"),
+        ("/data/export/{}", "val2017/{}"),
+    ],
+)
+def test_images_named_with_folders_and_without_areas_are_as_the_others(tmp_path: Path, form: str, place: str) -> None:
+    plain = write(tmp_path / "plain")
+    content = json.loads(json.dumps(plain))
+    for entry in content["images"]:
+        target = tmp_path / "tools" / place.format(entry["file_name"])
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((tmp_path / "plain/val2017" / entry["file_name"]).read_bytes())
+        entry["file_name"] = form.format(entry["file_name"])
+    for each in content["annotations"]:
+        del each["area"]
+    (tmp_path / "tools/val2017").mkdir(exist_ok=True)
+    (tmp_path / "tools/annotations").mkdir()
+    (tmp_path / "tools/annotations/instances_val2017.json").write_text(json.dumps(content))
+    one, other = coco(tmp_path / "plain"), coco(tmp_path / "tools")
+    records, others = one.records("test"), coco(tmp_path / "tools").records("test")
+    assert [record.label for record in records] == [record.label for record in others]
+    for record, same in zip(records, others, strict=True):
+        np.testing.assert_array_equal(one.mask(record), other.mask(same))
+
+
+def test_an_image_outside_the_folder_is_named(root: Path) -> None:
+    path = root / "annotations/instances_val2017.json"
+    content = json.loads(path.read_text())
+    content["images"][0]["file_name"] = "../../secret.jpg"
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"instances_val2017\.json.*\.\./\.\./secret\.jpg leaves"):
+        coco(root).records("test")

@@ -14,6 +14,7 @@ from xconsensus.figures import fingerprint as module
 from xconsensus.figures.fingerprint import fingerprint
 from xconsensus.figures.gallery import Row, Tile
 from xconsensus.figures.index import FIGURES, printed
+from xconsensus.figures.style import missing_letters
 from xconsensus.store.drawn import drawn_in
 from xconsensus.store.files import read_csv, write_csv
 
@@ -77,6 +78,16 @@ def test_equal_figures_are_equal_bytes_in_both_formats_without_a_date() -> None:
     assert first[".png"].startswith(b"\x89PNG")
     assert first[".pdf"].startswith(b"%PDF")
     assert b"CreationDate" not in first[".pdf"]
+
+
+def test_signs_and_letters_without_a_picture_are_text(recwarn: pytest.WarningsRecorder) -> None:
+    names = ["a$_$b", "x^2_{i", "50%&#~", "網 🙂", r"\\frac $\\", "plain"]
+    table = pd.DataFrame({"member": names, "family": [f"{name} $^$" for name in names], "accuracy": 0.5})
+    table["consensus_score"] = [0.1, 0.3, 0.2, 0.5, 0.4, 0.6]
+    table["accuracy"] += table["consensus_score"] / 3
+    assert printed("fig05", ({"of $_$ {": table}, "caption of $_$"))[".png"].startswith(b"\x89PNG")
+    assert not [str(warning.message) for warning in recwarn if "Glyph" in str(warning.message)]
+    assert missing_letters(["aé$", "網 z🙂"]) == "網🙂"
 
 
 @pytest.mark.parametrize("change", ["shows", "edited", "removed", "log"])

@@ -26,7 +26,8 @@ from xconsensus.experiment import experiment
 from xconsensus.experiment.config import plain
 from xconsensus.members.member import members_of
 from xconsensus.stages import explain as stage
-from xconsensus.store.files import HOST, read_csv
+from xconsensus.store.files import read_csv
+from xconsensus.store.processes import HOST
 
 CONF = Path(__file__).parents[1] / "conf/dataset"
 LOADERS = {

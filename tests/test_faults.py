@@ -13,7 +13,7 @@ import pytest
 from conftest import SMALL, Project
 from forks import Ended, Forks, forks
 
-from xconsensus.store.files import HOST
+from xconsensus.store.processes import HOST
 
 STAGES = ("finetune", "explain", "vote", "score")
 EVERY_STAGE = (*STAGES, "plot")

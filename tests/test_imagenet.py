@@ -166,3 +166,33 @@ def test_labels_of_the_real_sample_are_those_of_its_table() -> None:
     assert len(records) == 500
     assert [record.label for record in records] == [index[record.image_id.split("/")[0]] for record in records]
     assert list(dataset.classes) == list(index)
+
+
+@pytest.mark.parametrize("place", ["", "../", "../../../../"])
+@pytest.mark.parametrize("suffix", ["JPEG", "jpeg", "png"])
+def test_kaggle_s_table_labels_its_photographs(tmp_path: Path, place: str, suffix: str) -> None:
+    folder = tmp_path / "ILSVRC/Data/CLS-LOC/val"
+    for number in (1, 2):
+        paint(folder / f"ILSVRC2012_val_{number:08d}.{suffix}", GREY)
+    wnids = imagenet_wnids()
+    lines = [f"ILSVRC2012_val_{number:08d},{wnids[label]} 1 2 3 4 \r\n" for number, label in ((2, 7), (1, 999), (3, 0))]
+    (folder / place / "LOC_val_solution.csv").write_text("\ufeffImageId,PredictionString\r\n" + "".join(lines), "utf-8")
+    assert [record.label for record in ImageNet(root=str(folder), splits=HERE).records("test")] == [999, 7]
+
+
+@pytest.mark.parametrize("name", ["ILSVRC2012_val_{}_{}.JPEG", "ilsvrc2012_val_{}_{}.jpeg"])
+def test_names_of_hugging_face_hold_the_label(tmp_path: Path, name: str) -> None:
+    wnids = imagenet_wnids()
+    for number, label in ((1, 999), (2, 7)):
+        paint(tmp_path / name.format(f"{number:08d}", wnids[label]), GREY)
+    assert [record.label for record in ImageNet(root=str(tmp_path), splits=HERE).records("test")] == [999, 7]
+    paint(tmp_path / name.format("00000003", "n00000000"), GREY)
+    with pytest.raises(InputError, match="00000003_n00000000.* n00000000 is none"):
+        ImageNet(root=str(tmp_path), splits=HERE).records("test")
+
+
+@pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "ImageId,PredictionString\nILSVRC2012_val_00000001,\n"])
+def test_a_table_that_is_not_kaggle_s_is_named(flat: Path, text: str) -> None:
+    (flat / "LOC_val_solution.csv").write_text(text)
+    with pytest.raises(InputError, match="LOC_val_solution.csv: "):
+        ImageNet(root=str(flat), splits=HERE).records("test")

@@ -11,7 +11,7 @@ import xconsensus
 
 PACKAGE = Path(xconsensus.__file__).parent
 CONTRIBUTING = Path(__file__).parents[1] / "CONTRIBUTING.md"
-ROOMS_OF_ONE = {"consensus", "tensors"}
+ROOMS_OF_ONE = {"consensus", "tensors", "__main__"}
 GROUND = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"} - ROOMS_OF_ONE
 ROOMS = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
 

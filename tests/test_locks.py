@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,8 +13,9 @@ import pytest
 from conftest import Project
 from test_cli import script
 
-from xconsensus.store.files import HOST, alive, remove_leftovers, write_text
+from xconsensus.store.files import remove_leftovers, write_text
 from xconsensus.store.locks import claimed
+from xconsensus.store.processes import HOST, PLACE, alive, started
 
 HOLDER = """\
 import sys
@@ -137,6 +139,36 @@ def test_leftovers_of_dead_processes_go_those_of_others_stay(photographs: Projec
     photographs.done("finetune")
     assert {*folder.iterdir()} == stay
     assert (alive(HOST, os.getpid()), alive(HOST, dead.pid), alive("other", dead.pid)) == (True, False, True)
+
+
+def test_processes_of_other_containers_and_later_ones_of_a_number_are_told_apart(tmp_path: Path) -> None:
+    now, boot = time.time(), PLACE[:8]
+    other_boot, other_container = "0" * 16, f"{boot}{'0' * 8}"
+    own = os.getpid()
+    assert alive(HOST, own, PLACE, started(own)) is True
+    assert alive(HOST, own, PLACE, started(own) + 1) is False  # the number was given to another process
+    for pid in (own, 2**22):
+        assert alive(HOST, pid, other_container, 1, now) is None
+        assert alive(HOST, pid, other_boot, 1, now) is None
+        assert alive(HOST, pid, other_boot, 1, 1.0) is False  # before this machine was started
+    names = [f".0f.{HOST}.{place}-1.{2**22}.tmp" for place in (PLACE, other_container, other_boot)]
+    for name in names:
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == set(names[1:])
+
+
+def test_a_process_is_told_from_others_by_when_it_began() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        ticks = os.sysconf("SC_CLK_TCK")
+        with open("/proc/uptime") as file:
+            uptime = float(file.read().split()[0])
+        assert 0 <= uptime - started(child.pid) / ticks < 60
+        assert started() == started(os.getpid()) < started(child.pid)
+    finally:
+        child.communicate(b"\n")
+    assert started(child.pid) == 0
 
 
 def test_a_killed_writer_s_file_is_taken_for_a_leftover(tmp_path: Path) -> None:

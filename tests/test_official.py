@@ -21,6 +21,12 @@ def test_a_table_holds_the_lines_that_are_neither_blank_nor_comments(tmp_path: P
     assert table(path, int, str) == [(1, "a"), (2, "b")]
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_text("1 a\n2 b\n", encoding="utf-8-sig")
+    assert table(path, int, str) == [(1, "a"), (2, "b")]
+
+
 @pytest.mark.parametrize("line", ["x a", "1", "1 a b", "1.5 a"])
 def test_a_line_of_another_form_is_named_with_its_number(tmp_path: Path, line: str) -> None:
     path = tmp_path / "list.txt"

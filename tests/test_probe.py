@@ -1,11 +1,15 @@
 """A member's contract: what is refused before work begins, what is taken in another form, and what is remembered."""
 
+import random
+import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import Project
@@ -70,7 +74,7 @@ def images() -> Tensor:
         (lambda y: y - y.mean(0), "in a batch than alone"),
         (lambda y: y + y[0], "in a batch than alone"),
         (lambda y: y + 1e-2 * y.cumsum(0), "in a batch than alone"),
-        (lambda y: sys.exit(0), "SystemExit"),  # noqa: ARG005
+        (lambda y: sys.exit(0), r"ends the program, by sys.exit\(0\)"),  # noqa: ARG005
     ],
 )
 def test_an_output_that_is_no_logits_names_the_member(change: Callable[[Tensor], Any], reason: str) -> None:
@@ -409,6 +413,13 @@ def test_pretrained_weights_of_other_classes_are_refused_without_training(
         "import sys; sys.stdout = sys.stderr = None",
         "import sys; sys.argv.append('more')",
         "import logging; logging.disable(logging.CRITICAL)",
+        "import random; random.seed(0)",
+        "import random; random.random()",
+        "import numpy; numpy.random.seed(0)",
+        "import numpy; numpy.random.rand(3)",
+        "torch.manual_seed(0)",
+        "torch.rand(3)",
+        "import signal; signal.signal(signal.SIGTERM, lambda *_: None)",
     ],
 )
 def test_what_a_file_switches_is_put_back(tmp_path: Path, line: str) -> None:
@@ -418,7 +429,9 @@ def test_what_a_file_switches_is_put_back(tmp_path: Path, line: str) -> None:
         torch_state = (torch.get_default_dtype(), torch.is_grad_enabled(), torch.empty(0).device)
         modes = (torch.are_deterministic_algorithms_enabled(), torch.get_float32_matmul_precision())
         streams = (sys.stdout, sys.stderr, [*sys.argv], logging.root.manager.disable)
-        return [*torch_state, *modes, torch.backends.cudnn.benchmark, *streams, Path.cwd()]
+        draws = (random.getstate(), *map(str, np.random.get_state()), torch.get_rng_state().tolist())  # noqa: NPY002
+        handler = signal.getsignal(signal.SIGTERM)
+        return [*torch_state, *modes, torch.backends.cudnn.benchmark, *streams, *draws, handler, Path.cwd()]
 
     (tmp_path / "script.py").write_text(f"import torch\n{line}\nNET = 1\n")
     before = state()
@@ -459,9 +472,50 @@ def test_a_network_that_ends_the_program_is_named(photographs: Project) -> None:
         assert "ends the program" in line
 
 
-def test_own_code_that_ends_the_program_elsewhere_is_an_error(photographs: Project) -> None:
-    path = photographs.folder / "ending.py"
-    path.write_text("class Loader:\n    def __init__(self, **keys):\n        raise SystemExit(0)\n")
-    outcome = photographs.run("finetune", f"dataset.loader={path}:Loader")
+@pytest.mark.parametrize("code", [0, 3, -1])
+def test_a_member_that_ends_the_program_late_leaves_the_others_their_work(photographs: Project, code: int) -> None:
+    source = photographs.folder / "models/grids.py"
+    source.write_text(
+        source.read_text() + "\n\nclass Leaving(Late):\n    def forward(self, inputs):\n"
+        f"        return super().forward(inputs) if len(inputs) < 3 else exit({code})\n"
+    )
+    outcome = photographs.run("explain", "+committee.members.second.model=grids.py:Leaving")
     assert outcome.code == 2
-    assert "sys.exit(0)" in outcome.errors[-1]
+    (line,) = outcome.errors
+    assert f"member second: it ends the program, by sys.exit({code}) (" in line
+    assert "grids.py, line" in line
+    assert len(list(photographs.folder.rglob("explanations/*/fourth/*.safetensors"))) == 1
+
+
+@pytest.mark.parametrize("stage", ["finetune", "status"])
+@pytest.mark.parametrize("code", [0, 3])
+def test_own_code_that_ends_the_program_elsewhere_is_an_error(photographs: Project, stage: str, code: int) -> None:
+    path = photographs.folder / "ending.py"
+    path.write_text(f"class Loader:\n    def __init__(self, **keys):\n        raise SystemExit({code})\n")
+    outcome = photographs.run(stage, f"dataset.loader={path}:Loader")
+    assert outcome.code == 2
+    assert f"sys.exit({code}) ({path}, line 3)" in outcome.errors[-1]
+
+
+class Requeue:
+    """Ends a job as launchers do that queue it again."""
+
+    def stop(self, _number: int, _frame: object) -> None:
+        sys.exit(-1)
+
+    __call__ = stop
+
+
+@pytest.mark.parametrize("handler", [Requeue().stop, Requeue(), partial(Requeue.stop, Requeue())])
+def test_a_launcher_may_end_a_job_amid_own_code(photographs: Project, handler: Any) -> None:
+    source = photographs.folder / "models/grids.py"
+    source.write_text(
+        source.read_text() + "\n\nclass Signalled(Late):\n    def forward(self, inputs):\n"
+        "        import os, signal\n        os.kill(os.getpid(), signal.SIGUSR2)\n        return super().forward(inputs)\n"
+    )
+    before = signal.signal(signal.SIGUSR2, handler)
+    try:
+        outcome = photographs.run("explain", "+committee.members.second.model=grids.py:Signalled")
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert (outcome.code, outcome.errors) == (-1, [])

@@ -15,7 +15,8 @@ from test_checksums import flipped
 from test_cli import script
 
 from xconsensus.jobs.worklog import Worklog, read_entry
-from xconsensus.store.files import HOST, write_json
+from xconsensus.store.files import write_json
+from xconsensus.store.processes import HOST, PLACE
 
 LIME = ("explainers=[lime]",)
 
@@ -260,3 +261,12 @@ def test_a_job_that_is_killed_makes_the_sweep_fail(predicted: Project, monkeypat
     assert "job 1: " in outcome.errors[0]
     assert "fifth" in outcome.errors[0]
     assert "job 2: ended without a word" in outcome.errors[1]
+
+
+def test_work_of_another_container_is_neither_running_nor_crashed(explained: Project) -> None:
+    path = explained.outputs / "pets/status/explain/smoothgrad/first.json"
+    entry = {"state": "running", "host": HOST, "pid": os.getpid(), "place": f"{PLACE[:8]}{'0' * 8}", "start": 1}
+    write_json(path, {**entry, "started": "now"})
+    outcome = explained.run("status")
+    assert f"explain/smoothgrad unknown ({HOST}, process {os.getpid()}, in another container" in outcome.out
+    assert outcome.code == 3

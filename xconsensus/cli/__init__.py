@@ -39,7 +39,9 @@ def main() -> None:
     if sys.platform == "win32":
         _fail("xconsensus runs on Linux and macOS; on Windows run it in WSL 2 (its file locks are POSIX's)")
     from xconsensus.jobs.signals import stopping
+    from xconsensus.jobs.streams import make_usable
 
+    make_usable()
     with stopping():
         _main(sys.argv[1:])
 

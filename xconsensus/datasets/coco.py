@@ -50,7 +50,7 @@ class COCO(ImageFiles):
     """The official layout below ``root``: a folder of photographs each split, annotations/instances_FOLDER.json.
 
     ``splits`` maps each split to its folder. The records are the photographs that have instances (a crowd is one);
-    an image's id is its file name. Categories are those of the file, sorted by their numbers.
+    an image's id is its ``file_name``, with folders too. Categories are those of the file, sorted by their numbers.
 
     With ``labels`` coco an image's label is the category with the largest area in total. With none the classes are
     ImageNet's 1000, for members that were not adapted to COCO, and every label is -1, unknown.
@@ -89,11 +89,18 @@ class COCO(ImageFiles):
             raise InputError(f"{self._file(folder)}: has other categories than the split {next(iter(self.splits))}")
         known = self.labels == "coco"
         named = [
-            Record(name, image.category() if known else -1, str(self.root / folder / name))
+            Record(name, image.category() if known else -1, self._path(folder, name))
             for name, image in images.items()
             if image.annotations
         ]
         return present(named, self._file(folder))
+
+    def _path(self, folder: str, name: str) -> str:
+        """Where an image lies: below the split's folder or, named with folders, below ``root``, or without them."""
+        places = [self.root / folder / name]
+        if "/" in name:
+            places += [self.root / name, self.root / folder / name.rpartition("/")[2]]
+        return str(next((path for path in places if len(places) > 1 and path.is_file()), places[0]))
 
     def instances(self, record: Record) -> list[tuple[str, NDArray[np.bool_]]]:
         """Category name and mask of every instance of at least one pixel, the largest first."""
@@ -125,7 +132,7 @@ class COCO(ImageFiles):
     def _image(self, record: Record) -> _Image:
         file = self._file_of(record)
         need((file,), "it holds the instances of the image, but is gone")
-        images = self._content(Path(record.path).parent.name)[1]
+        images = self._content(self._folder_of(record))[1]
         if record.image_id not in images:
             raise InputError(f"{file}: does not name image {record.path}")
         return images[record.image_id]
@@ -139,7 +146,13 @@ class COCO(ImageFiles):
         return self.root / f"annotations/instances_{folder}.json"
 
     def _file_of(self, record: Record) -> Path:
-        return self._file(Path(record.path).parent.name)
+        return self._file(self._folder_of(record))
+
+    def _folder_of(self, record: Record) -> str:
+        inside = [each for each in self.splits.values() if Path(record.path).is_relative_to(self.root / each)]
+        if not inside:
+            inside = [each for each in self.splits.values() if record.image_id in self._content(each)[1]]
+        return inside[0] if inside else Path(record.path).parent.name
 
 
 def _parse(path: Path) -> tuple[tuple[str, ...], dict[str, _Image]]:
@@ -149,16 +162,27 @@ def _parse(path: Path) -> tuple[tuple[str, ...], dict[str, _Image]]:
         names = dict(sorted((int(category["id"]), str(category["name"])) for category in content["categories"]))
         index = {number: position for position, number in enumerate(names)}
         images = {entry["id"]: _sized(int(entry["height"]), int(entry["width"])) for entry in content["images"]}
-        names_of_files = [str(entry["file_name"]) for entry in content["images"]]
+        names_of_files = [_in_folders(str(entry["file_name"])) for entry in content["images"]]
         if twice := [name for name, count in Counter(names_of_files).items() if count > 1]:
             raise ValueError(f"it names image {twice[0]} twice")
         for entry in content["annotations"]:
-            annotation = _Annotation(index[entry["category_id"]], float(entry["area"]), entry["segmentation"])
-            images[entry["image_id"]].annotations.append(annotation)
-        return tuple(names.values()), {str(entry["file_name"]): images[entry["id"]] for entry in content["images"]}
+            image, segmentation = images[entry["image_id"]], entry["segmentation"]
+            if "area" not in entry:  # tools leave it out
+                entry["area"] = rasterise(segmentation, image.height, image.width).sum()
+            image.annotations.append(_Annotation(index[entry["category_id"]], float(entry["area"]), segmentation))
+        ids = [entry["id"] for entry in content["images"]]
+        return tuple(names.values()), {name: images[each] for name, each in zip(names_of_files, ids, strict=True)}
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise InputError(f"{path}: not an instances file of COCO ({reason})") from error
+
+
+def _in_folders(name: str) -> str:
+    """The file name of an image, below a folder; ValueError for one that leaves it."""
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise ValueError(f"file_name {name} leaves the folder")
+    return "/".join(parts)
 
 
 def _sized(height: int, width: int) -> _Image:

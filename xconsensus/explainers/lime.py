@@ -80,7 +80,7 @@ class Lime:
         it took.
         """
         assert image.segments is not None
-        pixels, segments = torch.from_numpy(image.pixels).permute(2, 0, 1), image.segments.to(network.device)
+        pixels, segments = torch.tensor(image.pixels).permute(2, 0, 1), image.segments.to(network.device)
         shown = network.normalise(pixels.to(network.device))
         hidden = network.normalise(mean_colours(pixels, image.segments).to(network.device))
         predicted, probability = network.label(shown)
@@ -113,7 +113,7 @@ class Lime:
         if self.regression == "linear":
             return fit(masks, outputs, weights, self.ridge, pairs=pairs)
         assert image.segments is not None
-        changes = changes_by_hiding(torch.from_numpy(image.pixels).permute(2, 0, 1), image.segments)
+        changes = changes_by_hiding(torch.tensor(image.pixels).permute(2, 0, 1), image.segments)
         population = draw_population(POPULATION, masks.shape[1], self.keep_probability, image.generator())
         importance = kernel_weights(population, self.kernel_width)
         return fit_process(masks, outputs, weights, changes, population, importance, pairs=pairs)

@@ -45,7 +45,7 @@ class SmoothGrad:
 
         Fields: ``reliability`` of the map (see `halves_reliability`) and ``samples`` it took.
         """
-        inputs = network.normalise(torch.from_numpy(image.pixels).to(network.device).permute(2, 0, 1))
+        inputs = network.normalise(torch.tensor(image.pixels).to(network.device).permute(2, 0, 1))
         predicted, probability = network.label(inputs)
         target = predicted if self.target == "predicted" else image.label
         deviation = self.noise * (inputs.max() - inputs.min())

@@ -1,6 +1,7 @@
 """The one table of figures and tables: what each shows, what it needs, who draws it, and whose it is in the paper."""
 
 import io
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -271,14 +272,16 @@ def printed(name: str, arguments: Arguments) -> dict[str, bytes]:
     """The files of a figure by their suffix, from what its `Entry.arguments` gave, without a date: equal figures, equal
     bytes.
     """
-    figure = FIGURES[name].draw(*arguments)
     # of the zlib levels, 3 takes a third of the time of 6, the default, for bitmaps at most a tenth larger
     bitmap = {"pil_kwargs": {"compress_level": 3}}
     files = {}
-    for kind, options in (("png", bitmap), ("pdf", {"metadata": {"CreationDate": None}})):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, dpi=200, **options)
-        files[f".{kind}"] = buffer.getvalue()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # said once, before anything is drawn
+        figure = FIGURES[name].draw(*arguments)
+        for kind, options in (("png", bitmap), ("pdf", {"metadata": {"CreationDate": None}})):
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=kind, dpi=200, **options)
+            files[f".{kind}"] = buffer.getvalue()
     return {**files, ".txt": f"{figure.caption}\n".encode()}
 
 

@@ -142,7 +142,8 @@ def _panels(
         style.tidy(axes)
         axes.tick_params(labelleft=True)
         title = _title(EXPLAINERS.get(name, name), correlation(drawn[x], drawn[y], level), short=columns > 2)
-        style.title(axes, title + (f"\nthe paper's $r$ = {stated[name]:.3f}" if stated and name in stated else ""))
+        title += f"\nthe paper's $r$ = {stated[name]:.3f}" if stated and name in stated else ""
+        style.title(axes, title, math=True)
     style.lay_out(figure)
     left_out = [write_names(axes, _labels(table, x, y)) for axes, table in zip(panels, members.values(), strict=False)]
     entries = {family: entries[family] for family in symbols if family in entries}
@@ -215,7 +216,7 @@ def _title(name: str, agreement: Correlation, short: bool) -> str:
     pearson, spearman = ("$r$", r"$\rho$") if short else ("Pearson $r$", r"Spearman $\rho$")
     return "\n".join(
         [
-            f"{name}, n = {a.n}",
+            f"{name}, n = {a.n}".replace("$", r"\$"),
             pearson + _evidence(a.n, a.pearson_r, a.pearson_low, a.pearson_high, a.pearson_p),
             spearman + _evidence(a.n, a.spearman_r, a.spearman_low, a.spearman_high, a.spearman_p),
         ]

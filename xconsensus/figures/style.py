@@ -10,6 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.markers import MarkerStyle
@@ -81,7 +82,7 @@ def own_settings() -> Iterator[None]:
     """
     with mpl.rc_context():
         mpl.rcdefaults()
-        mpl.rcParams["pdf.fonttype"] = 42
+        mpl.rcParams.update({"pdf.fonttype": 42, "text.parse_math": False})  # a $ in a name is a letter
         yield
 
 
@@ -109,9 +110,20 @@ def tidy(axes: Axes) -> None:
     axes.yaxis.label.set_fontsize(MEDIUM)
 
 
-def title(axes: Axes, text: str, pad: float = 6) -> None:
-    """Write small type above axes, ``pad`` points away; matplotlib need not look for its place at each drawing."""
-    axes.set_title(text, fontsize=SMALL, linespacing=1.3, pad=pad, y=1)
+def title(axes: Axes, text: str, pad: float = 6, math: bool = False) -> None:
+    """Write small type above axes, ``pad`` points away; matplotlib need not look for its place at each drawing.
+
+    A $ is one, unless ``math`` is set between two.
+    """
+    axes.set_title(text, fontsize=SMALL, linespacing=1.3, pad=pad, y=1, parse_math=math)
+
+
+def missing_letters(texts: Iterable[str]) -> str:
+    """The letters of ``texts`` that the figures' fonts have no picture of, sorted."""
+    families = FontProperties().get_family()
+    fonts = [get_font(findfont(FontProperties(family=[family]))) for family in families]
+    letters = {letter for text in texts for letter in text if letter.isprintable()}
+    return "".join(sorted(letter for letter in letters if not any(font.get_char_index(ord(letter)) for font in fonts)))
 
 
 def lay_out(figure: Figure) -> None:

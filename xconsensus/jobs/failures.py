@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from xconsensus.errors import CommonError, InputError, MembersError, MissingStageError
 from xconsensus.jobs.worklog import Worklog
+from xconsensus.own_code import ended
 from xconsensus.progress import log
 
 
@@ -44,18 +45,13 @@ class Failures:
             log.error(f"error: member {member}: {message}")
             self.defects.append(error)
             worklog.end("failed", message)
-        except (
-            SystemExit
-        ) as end:  # of the member's own code, unless it says that something went wrong: a launcher's does
-            if end.code:
-                worklog.end("stopped")
+        except BaseException as stop:
+            worklog.end("stopped")
+            if not isinstance(stop, SystemExit):
                 raise
-            message = f"member {member}: its code ends the program, by sys.exit({end.code})"
+            message = f"member {member}: {ended(stop)}"  # or raises it again, where a launcher ends the job
             self.messages.append(message)
             worklog.end("failed", message)
-        except BaseException:
-            worklog.end("stopped")
-            raise
         else:
             worklog.end("done")
 

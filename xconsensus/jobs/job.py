@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import sys
 import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -16,8 +17,10 @@ from omegaconf import DictConfig, OmegaConf
 from xconsensus.errors import InputError
 from xconsensus.jobs.explainers import for_each_explainer
 from xconsensus.jobs.signals import stopping
+from xconsensus.jobs.streams import make_usable
 from xconsensus.jobs.worklog import Worklog, read_entry
 from xconsensus.keys.words import faults_told
+from xconsensus.own_code import ended
 from xconsensus.progress import log, set_up_log
 
 SHARED = ("finetune", "explain")  # stages that `shards` jobs can share
@@ -38,9 +41,10 @@ class Job:
     stage: str
 
     def __call__(self, config: DictConfig) -> None:
+        make_usable()
         set_up_log()
-        if failed is None:
-            os.chdir(HydraConfig.get().runtime.cwd)  # relative folders mean the same in every job
+        os.environ["MPLBACKEND"] = "Agg"  # a notebook's own cannot be imported everywhere
+        os.chdir(HydraConfig.get().runtime.cwd)  # relative folders mean the same in every job
         if (number := job_number()) is not None:
             log.info(f"job {number}: {HydraConfig.get().job.override_dirname.replace('++', '') or 'defaults'}")
         worklog = Worklog(None if number is None else Path(HydraConfig.get().sweep.dir, str(number), OUTCOME))
@@ -69,11 +73,17 @@ class Job:
         configs = for_each_explainer(config, self.stage in SEVERAL)
         stage = importlib.import_module(f"xconsensus.stages.{self.stage}")
         try:
-            stage.run(configs if self.stage in SEVERAL else configs[0])
+            code = stage.run(configs if self.stage in SEVERAL else configs[0])
         except SystemExit as end:
-            if self.stage in ("status", "doctor") or end.code:  # its answer, or a launcher that queues the job again
+            raise InputError(f"own code of the config fails: {ended(end)}") from end
+        except UnicodeEncodeError as error:
+            if sys.getfilesystemencoding() == "utf-8":
                 raise
-            raise InputError(f"own code of the config ended the program, by sys.exit({end.code})") from end
+            raise InputError(
+                f"{error.object!a}: the encoding {error.encoding} of this locale has no such letters: set PYTHONUTF8=1"
+            ) from error
+        if code:  # what status answers
+            sys.exit(code)
 
 
 class Sweep(Callback):

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 from xconsensus.errors import InputError
-from xconsensus.store.files import HOST, alive, read_json, write_json
+from xconsensus.store.files import read_json, write_json
+from xconsensus.store.processes import HOST, PLACE, alive, started
 
-State = Literal["running", "done", "failed", "stopped", "crashed"]
+State = Literal["running", "done", "failed", "stopped", "crashed", "unknown"]
 
 
 @dataclass
@@ -21,6 +22,8 @@ class Entry:
     state: State = "running"
     host: str = HOST
     pid: int = 0
+    place: str = ""
+    start: int = 0
     started: str = ""
     done: int = 0
     seconds: float = 0.0
@@ -29,11 +32,17 @@ class Entry:
 
 
 def read_entry(path: Path) -> Entry | None:
-    """What stands in a log, None where there is none; "running" by a process that is dead is "crashed"."""
-    with suppress(InputError, TypeError):
+    """What stands in a log, None where there is none; "running" by a process that is dead is "crashed", by
+    one of which nobody can tell "unknown".
+    """
+    with suppress(InputError, TypeError, OSError):
         entry = Entry(**read_json(path))
-        if entry.state == "running" and not alive(entry.host, entry.pid):
-            entry.state, entry.deaths = "crashed", entry.deaths + 1
+        if entry.state == "running":
+            lives = alive(entry.host, entry.pid, entry.place, entry.start, path.stat().st_mtime)
+            if lives is None:
+                entry.state = "unknown"
+            elif not lives:
+                entry.state, entry.deaths = "crashed", entry.deaths + 1
         return entry
     return None
 
@@ -53,8 +62,13 @@ class Worklog:
 
     def begin(self) -> None:
         """Say that this process is at it."""
-        started = datetime.now(UTC).isoformat(timespec="seconds")
-        self.entry = self.entry or Entry(pid=os.getpid(), started=started, deaths=self.deaths)
+        self.entry = self.entry or Entry(
+            pid=os.getpid(),
+            place=PLACE,
+            start=started(),
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+            deaths=self.deaths,
+        )
         self._clock = time.monotonic()
         self._write()
 

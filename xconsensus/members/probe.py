@@ -2,7 +2,6 @@
 
 import inspect
 from contextlib import AbstractContextManager
-from traceback import extract_tb
 from typing import NoReturn
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.module import register_module_forward_hook
 
+from xconsensus import own_code
 from xconsensus.errors import InputError
 from xconsensus.members.network import Network, logits_of
 
@@ -123,14 +123,13 @@ def _logits(network: Network, inputs: Tensor, classes: int) -> Tensor:
 
 def _fail(network: Network, inputs: Tensor, error: BaseException) -> NoReturn:
     member = network.member
-    own = [frame for frame in extract_tb(error.__traceback__) if frame.filename == member.model.rpartition(":")[0]]
-    where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
-    reason = " ".join(str(error).split())[:300]
+    if isinstance(error, SystemExit):
+        reason = own_code.ended(error)
+    else:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}{own_code.place(error)}"
     count = "images" if len(inputs) > 1 else "one image alone, though not on two,"
     size = f"{list(inputs.shape[:2])[1]} channels of {member.input_size}x{member.input_size} pixels"
-    raise InputError(
-        f"member {member.name} fails on {count} of {size}: {type(error).__name__}: {reason}{where}{_advice(network)}"
-    ) from error
+    raise InputError(f"member {member.name} fails on {count} of {size}: {reason}{_advice(network)}") from error
 
 
 def _advice(network: Network) -> str:

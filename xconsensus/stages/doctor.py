@@ -7,7 +7,6 @@ cannot be imported is a line, too.
 import json
 import os
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,8 @@ EXIT = {WRONG: 2, MISSING: 3, NOTE: 0, OK: 0}
 _NAMED = 5  # members named in a line at most
 
 
-def run(config: DictConfig) -> None:
-    """Print a line a finding, or JSON; exit with 2 where something is wrong, else with 3 where something is missing."""
+def run(config: DictConfig) -> int:
+    """Print a line a finding, or JSON; the exit code: 2 where something is wrong, else 3 where something is missing."""
     every = {(line.state, line.found): line for line in reversed([*machine(config), *work(config)])}
     lines = [*every.values()][::-1]  # what stops several checks is said once, by the first
     codes = {EXIT[line.state] for line in lines}
@@ -34,8 +33,7 @@ def run(config: DictConfig) -> None:
     else:
         for line in lines:
             print(f"{line.state:<8}{line.what}: {line.found}" + f"; {line.advice}" * bool(line.advice))
-    if code:
-        sys.exit(code)
+    return code
 
 
 def machine(config: DictConfig) -> list[Line]:

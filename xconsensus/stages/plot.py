@@ -27,6 +27,7 @@ from xconsensus.figures import rendering, results, tables
 from xconsensus.figures.fingerprint import fingerprint
 from xconsensus.figures.index import FIGURES, TABLES, numbers_behind, printed, published_on
 from xconsensus.figures.results import Images, Picture, Results, Scores
+from xconsensus.figures.style import missing_letters
 from xconsensus.jobs.beside import in_processes
 from xconsensus.keys.checks import taken
 from xconsensus.members.catalogue import COMMITTEES
@@ -162,6 +163,10 @@ def _draw(figures: Sequence[Shown], found: Results, store: Store, *, whole: bool
     folder = store.figures(found.committee)
     with drawn_in(folder, store.worklog("plot", found.committee)) as drawn:
         missing = [each for each in figures if not drawn.is_shown(each.stem, each.shows)]
+        names = [name for each in found.members.values() for column in ("member", "family") for name in each[column]]
+        names += [picture.label for picture in found.images.pictures]
+        if missing and (letters := missing_letters(map(str, names))):
+            log.warning(f"warning: the figures' font lacks {' '.join(letters)}, which figures show as boxes")
         files = in_processes(printed, [(each.name, each.arguments) for each in missing], torch.get_num_threads())
         for each, content in zip(missing, files, strict=True):
             drawn.write(each.stem, each.shows, content)

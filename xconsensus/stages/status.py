@@ -1,6 +1,5 @@
 """status: what is done, missing, running, failed and damaged, of every member and explainer; writes nothing."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from glob import escape
@@ -45,8 +44,8 @@ class Found:
             self.lines.append(line)
 
 
-def run(configs: Sequence[DictConfig]) -> None:
-    """Print the tables; exit with 2 when something failed or is damaged, else with 3 when something is missing."""
+def run(configs: Sequence[DictConfig]) -> int:
+    """Print the tables; the exit code: 2 when something failed or is damaged, else 3 when something is missing."""
     experiments = start_all(configs, only_reads=True)
     experiment, found = experiments[0], Found()
     records: list[Record] = []
@@ -69,8 +68,7 @@ def run(configs: Sequence[DictConfig]) -> None:
         _verify_others(experiments, found)
     for line in found.lines:
         print(line)
-    if found.failed or found.missing:
-        sys.exit(FAILED if found.failed else MISSING)
+    return FAILED if found.failed else MISSING if found.missing else 0
 
 
 def _members(experiment: Experiment, columns: dict[str, dict[str, int]], images: int, found: Found) -> list[list[str]]:
@@ -101,7 +99,8 @@ def _now(experiment: Experiment, stage: str, member: Member, whole: bool, found:
     """What the logs of a member's work in a stage say; of what failed before it succeeded, nothing."""
     for entry in _entries(experiment, stage, member.name):
         if entry.state == "running" or (not whole and entry.state != "done"):
-            yield f"{stage} {entry.state} ({entry.host}, process {entry.pid})"
+            where = ", in another container or on a machine of this name" if entry.state == "unknown" else ""
+            yield f"{stage} {entry.state} ({entry.host}, process {entry.pid}{where})"
             if entry.state in ("failed", "crashed"):
                 why = entry.message or f"its process ended without a word, {entry.deaths} times so far"
                 found.wrong(f"{entry.state}: {stage} {member.name} on {entry.host}, begun {entry.started}: {why}")

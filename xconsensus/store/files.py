@@ -8,7 +8,6 @@ settings stops and names the setting that differs, reading what has changed sinc
 import errno
 import json
 import os
-import platform
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,9 +20,8 @@ from xxhash import xxh3_64_hexdigest
 
 from xconsensus.errors import CommonError, InputError
 from xconsensus.store.folders import damaged
+from xconsensus.store.processes import HOST, PLACE, alive, started
 from xconsensus.store.provenance import Settings, versions
-
-HOST = re.sub(r"\W", "_", platform.node())[:60]
 
 
 @contextmanager
@@ -32,7 +30,8 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
 
     Raises InputError when the disk is full or the folder cannot be written; what was there before stays.
     """
-    temporary = path.with_name(f".{xxh3_64_hexdigest(os.fsencode(path.name))}.{HOST}.{os.getpid()}.tmp")
+    process = f"{HOST}.{PLACE}-{started()}.{os.getpid()}"
+    temporary = path.with_name(f".{xxh3_64_hexdigest(os.fsencode(path.name))}.{process}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
@@ -50,26 +49,16 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files below ``folder`` that processes of this machine left when they were killed."""
+    """Remove temporary files below ``folder`` that processes of this machine left when they were killed.
+
+    Those of a process of which nobody can tell whether it runs stay.
+    """
     for directory, _, names in os.walk(folder):
-        for name in names:
-            match = name.endswith(".tmp") and re.fullmatch(rf"\.\w+\.{HOST}\.(\d+)\.tmp", name)
-            if match and not alive(HOST, int(match[1])):
-                with suppress(OSError):  # where nothing can be removed they are no reason to stop
-                    Path(directory, name).unlink()
-
-
-def alive(host: str, pid: int) -> bool:
-    """Whether a process runs, as far as this machine can tell: of other hosts it is taken for granted."""
-    if host != HOST:
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's
-        pass
-    return True
+        for path in (Path(directory, name) for name in names if name.endswith(".tmp")):
+            if match := re.fullmatch(rf"\.\w+\.{HOST}\.(?:(\w*)-(\d+)\.)?(\d+)\.tmp", path.name):
+                with suppress(OSError):  # gone meanwhile; where nothing can be removed they are no reason to stop
+                    if alive(HOST, int(match[3]), match[1] or "", int(match[2] or 0), path.stat().st_mtime) is False:
+                        path.unlink()
 
 
 def as_csv(table: pd.DataFrame) -> bytes:
@@ -129,7 +118,7 @@ def read_csv(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file; InputError naming a file that is missing or damaged."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
     return content if isinstance(content, dict) else {}
