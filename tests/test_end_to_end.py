@@ -107,11 +107,16 @@ def test_the_disk_holds_what_the_contract_says_and_nothing_else(root: Path) -> N
             for name in ("members.csv", "members.json", "images.csv", "objects.csv", "correlations.csv", "inputs.json")
         ),
         *(f"scores/quartet/lime/growing{suffix}" for suffix in (".csv", ".json")),
-        *(f"scores/quartet/{explainer}/estimation{suffix}" for explainer in EXPLAINERS for suffix in (".csv", ".json")),
+        *(
+            f"scores/quartet/{explainer}/{table}{suffix}"
+            for explainer in EXPLAINERS
+            for table in ("estimation", "measures")
+            for suffix in (".csv", ".json")
+        ),
         *(f"figures/quartet/{figure}{suffix}" for figure in figures for suffix in (".png", ".pdf")),
         *(
             f"tables/quartet/{table}.{kind}"
-            for table in ("table2", "correlations", "subsets", "sigma", "estimation", "comparison")
+            for table in ("table2", "correlations", "subsets", "measures", "sigma", "estimation", "comparison")
             for kind in ("csv", "md", "tex")
         ),
         "tables/quartet/fig08.csv",

@@ -11,6 +11,7 @@ from xconsensus.scores.measures import (
     measures_table,
     of_predictions,
     partial_correlation,
+    scores_by_votes,
     votes_of_others,
     with_accuracy,
 )
@@ -38,6 +39,23 @@ def test_a_member_s_own_ballot_and_its_family_s_are_left_out() -> None:
         assert [float(values[i]) for values in found.values()] == pytest.approx(
             [float(similarity(maps[i], consensus)) for consensus in expected]
         )
+
+
+def test_scores_are_of_each_member_s_own_vote_and_images() -> None:
+    images = [explanations(), 2 * explanations().flip(1)]
+    images[1][2] = 0.5  # one value everywhere
+    votes = votes_of_others(["a", "a", "a", "b", "a", "a"])
+    ballots = [(maps, normalised_squares(maps)) for maps in images]
+    found = scores_by_votes(iter(ballots), votes, Similarity("cosine"))
+    assert list(found) == list(votes)
+    for vote, weights in votes.items():
+        assert found[vote].shape == (2, 6)
+        for image, (maps, own) in enumerate(ballots):
+            for i in range(6):
+                expected = float(Similarity("cosine")(maps[i], torch.from_numpy(weights[i]) @ own))
+                assert found[vote][image, i] == pytest.approx(np.nan if (image, i) == (1, 2) else expected, nan_ok=True)
+    alone = scores_by_votes(iter(ballots), votes_of_others(["a"] * 6), Similarity("cosine"))
+    assert np.isnan(alone["score_without_family"]).all()
 
 
 def test_nobody_votes_where_all_are_one_family() -> None:

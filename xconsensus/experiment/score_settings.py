@@ -34,7 +34,7 @@ from xconsensus.store.provenance import Settings, as_json, difference
 from xconsensus.store.shards import Shards
 from xconsensus.store.tensors import read_header, read_tensor
 
-LATER = ("several",)  # tables that scores of earlier versions lack, and hold without
+LATER = ("several", "estimation", "measures")  # tables that scores of earlier versions lack, and hold without
 
 
 def _rules(experiment: Experiment) -> dict[str, str]:
@@ -82,6 +82,8 @@ def tables_settings(experiment: Experiment, consensus: Shards, images: int) -> d
         found["diluted"] = {**of_all, **similarity, "shares": shares, "trials": options["trials"], **weights}
     scored = {"score": {**score, **weights}, "scored": experiment.shown_members}
     found["members"] = {**of_all, **similarity, **scored}
+    if members > 1:
+        found["measures"] = {**of_all, **similarity}
     # after the members' tables, of which these are made
     if hasattr(experiment.dataset, "instances"):
         found["several"] = {**of_all, **scored}

@@ -45,6 +45,9 @@ SCORED = Need(
     "no explanation has more than one value, so there are no consensus scores",
 )
 RANDOM = Need(lambda r: r.first.diluted is not None, "no member has random weights: see experiment=shapes_diluted")
+MEASURED = Need(
+    lambda r: all(each.measures is not None for each in r.scores.values()), "scores have no measures.csv yet"
+)
 ESTIMATED = Need(
     lambda r: all(each.estimation is not None and len(each.estimation) for each in r.scores.values()),
     "accuracies are estimated of four members or more, where labels are known",
@@ -145,6 +148,10 @@ def _diluted(results: Results) -> Arguments:
         results.weighted,
     )
     return found, results.caption(*what)
+
+
+def _measures(results: Results) -> Arguments:
+    return results.members, {name: each.measures for name, each in results.scores.items()}, results.level
 
 
 def _estimation(results: Results) -> Arguments:
@@ -249,6 +256,7 @@ _TABLES = (
     Entry("correlations", "all correlations, with intervals", tables.correlations, _one(_correlations), published=True),
     Entry("subsets", "r of some members alone", tables.subsets, _one(_leveled), (ACCURACIES, SCORED), published=True),
     Entry("several", "sec51 in numbers", tables.several, _one(lambda r: (r.several,)), (OBJECTS, COUNTED)),
+    Entry("measures", "what goes with accuracy", tables.measures, _one(_measures), (ACCURACIES, MEASURED)),
     Entry("sigma", "the RBF's sigma halved and doubled", sigma, _one(_sigma), (RBF,)),
     Entry("estimation", "accuracy from scores, or few labels", tables.estimation, _one(_estimation), (ESTIMATED,)),
     Entry("comparison", "each claim of the paper beside this run's number", comparison, _one(_comparison), (SCORED,)),

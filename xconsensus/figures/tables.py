@@ -17,6 +17,7 @@ from xconsensus import published
 from xconsensus.errors import InputError
 from xconsensus.published import ENSEMBLE
 from xconsensus.scores.estimation import SCORE
+from xconsensus.scores.measures import with_accuracy
 from xconsensus.scores.metrics import Correlation, correlation
 from xconsensus.scores.several import STARTS
 from xconsensus.scores.subsets import subsets as subsets_of
@@ -179,6 +180,15 @@ def _group_name(by: str, start: float) -> str:
     if by == "share":
         return f"{100 * start:g} - {100 * (end or 1):g} %"
     return f"{start:g} or more" if end is None else f"{start:g}" if end == start + 1 else f"{start:g} - {end - 1:g}"
+
+
+def measures(
+    members: Mapping[str, pd.DataFrame], measured: Mapping[str, pd.DataFrame], level: float = 0.95
+) -> pd.DataFrame:
+    """`scores.measures.with_accuracy` of each explainer's members.csv and measures.csv, one below the other."""
+    found = [with_accuracy(measured[name], members[name], level).assign(explainer=name) for name in members]
+    table = pd.concat(found, ignore_index=True)
+    return table[["explainer", *table.columns.drop("explainer")]]
 
 
 def estimation(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

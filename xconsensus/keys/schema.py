@@ -301,7 +301,7 @@ class Plot:
         [*(f"fig{number:02}" for number in range(1, 16)), "sec51", "sec452"], "figures that are drawn"
     )
     tables: list[str] = key(
-        ["table1", "table2", "correlations", "subsets", "several", "sigma", "estimation", "comparison"],
+        ["table1", "table2", "correlations", "subsets", "measures", "several", "sigma", "estimation", "comparison"],
         "tables that are written",
     )
     gallery: int = key(3, "how many images get a figure of their own (figures 2, 3 and 9)", least=1)

@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xconsensus.scores.metrics import correlation, mean_over_images
+from xconsensus.consensus import Similarity
+from xconsensus.scores.metrics import correlation, mean_over_images, without_spread
 
 Floats = NDArray[np.float64]
 
@@ -27,6 +28,24 @@ def votes_of_others(families: Sequence[str]) -> Mapping[str, Floats]:
         weights = {name: voting / voting.sum(1, keepdims=True) for name, voting in others.items()}
     alike = 1 / same.sum(1) / len(set(families))
     return {**weights, "score_families_alike": np.tile(alike, (len(own), 1))}
+
+
+def scores_by_votes(
+    images: Iterable[tuple[Tensor, Tensor]], votes: Mapping[str, Floats], similarity: Similarity
+) -> dict[str, Floats]:
+    """How similar each member's explanation is to the consensus of each vote: (images, m) by the vote's name.
+
+    ``images`` gives the explanations (m, K) and ballots (m, K) of one image at a time, ``votes`` is `votes_of_others`.
+    NaN where nobody votes, and of explanations without spread.
+    """
+    weights, rows = torch.from_numpy(np.concatenate([*votes.values()])), []
+    for explanations, ballots in images:
+        found = similarity.to_means(explanations.double(), ballots.double(), weights).unflatten(0, (len(votes), -1))
+        own = found.diagonal(dim1=1, dim2=2).numpy()
+        rows.append(np.where(without_spread(explanations), np.nan, own))
+    silent = {vote: np.isnan(voting).any(1) for vote, voting in votes.items()}
+    every = np.stack(rows, axis=1)
+    return {vote: np.where(silent[vote], np.nan, values) for vote, values in zip(votes, every, strict=True)}
 
 
 def of_predictions(members: Callable[[], Iterable[Tensor]]) -> pd.DataFrame:

@@ -246,9 +246,9 @@ def _scores(experiment: Experiment, records: Sequence[Record]) -> Scores:
     folder = experiment.store.scores(experiment.committee, experiment.explainer_name)
     settings = tables_settings(experiment, consensus_of(experiment), len(records))
     check_scores(experiment, folder, settings, records)
-    tables_of = ("growing", "random", "family", "diluted", "estimation")
-    optional = {name: read_csv(folder / f"{name}.csv") for name in tables_of if name in settings}
-    objects, several = folder / "objects.csv", folder / "several.csv"
+    tables_of = ("growing", "random", "family", "diluted", "estimation", "measures", "several", "objects")
+    known = [name for name in tables_of if name in settings or name == "objects"]  # objects.csv is one of members'
+    optional = {name: read_csv(path) for name in known if (path := folder / f"{name}.csv").is_file()}
     similarity = similarity_of(experiment)
     maps = Maps(experiment)
     return Scores(
@@ -256,8 +256,6 @@ def _scores(experiment: Experiment, records: Sequence[Record]) -> Scores:
         images=read_csv(folder / "images.csv"),
         on_superpixels=bool(segmenter_settings(experiment)),
         sigma=similarity.sigma if similarity.name != "cosine" else None,
-        objects=read_csv(objects) if objects.is_file() else None,
-        several=read_csv(several) if "several" in settings and several.is_file() else None,
         extras=tuple(settings["random"]["extras"]) if "random" in settings else (0, 0),
         method=experiment.explainer["method"],
         map_of=maps.of,

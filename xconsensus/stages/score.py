@@ -15,10 +15,12 @@ from xconsensus.experiment.experiment import Experiment, start
 from xconsensus.experiment.explanations import IMAGES_AT_A_TIME, by_image
 from xconsensus.experiment.given import Given, what_is_given
 from xconsensus.experiment.measuring import measure, objects_table, sizes_of
+from xconsensus.experiment.predicted import test_predictions
 from xconsensus.experiment.score_settings import inputs_of, outdated, similarity_of, tables_settings
 from xconsensus.progress import log
 from xconsensus.scores import committees
 from xconsensus.scores.estimation import estimation
+from xconsensus.scores.measures import measures_table, of_predictions, scores_by_votes, votes_of_others
 from xconsensus.scores.metrics import correlation, mean_over_images
 from xconsensus.scores.several import several_table, sizes_table
 from xconsensus.scores.tables_of_members import Measured, correlations_table, images_table, members_table, noise
@@ -173,6 +175,16 @@ def make_estimation(given: Given, path: Path, settings: Settings) -> None:
     write_csv(path, found, settings)
 
 
+def make_measures(given: Given, path: Path, settings: Settings) -> None:
+    """Write measures.csv: members' scores by the votes of others, and what their predictions alone say of them."""
+    experiment, ballot = given.experiment, ballot_of(given.experiment.explainer["vote"])
+    votes = votes_of_others([member.family for member in experiment.members])
+    images = ((values, ballot(values)) for values in by_image(given.explanations, given.ids))
+    found = scores_by_votes(images, votes, similarity_of(experiment))
+    predicted = of_predictions(lambda: (probabilities for probabilities, _ in test_predictions(experiment)))
+    write_csv(path, measures_table([member.name for member in experiment.members], found, predicted), settings)
+
+
 def make_random(given: Given, path: Path, settings: Settings) -> None:
     """Write random.csv: the family's scores under random committees beside those under the complete one (4.5.2)."""
     own, members = _family(given, settings), len(given.explanations)
@@ -216,4 +228,5 @@ MAKERS: dict[str, Callable[[Given, Path, Settings], None]] = {
     "members": make_members,
     "several": make_several,
     "estimation": make_estimation,
+    "measures": make_measures,
 }
