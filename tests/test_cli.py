@@ -215,10 +215,10 @@ def test_a_failing_job_of_a_sweep_does_not_stop_the_others(photographs: Project)
     assert {path.stem for path in predictions.iterdir()} == {"first", "third"}
 
 
-def test_run_with_a_key_that_one_explainer_lacks_stops_before_any_work(photographs: Project) -> None:
-    outcome = photographs.run("run", "explainer.kernel_width=0.3")
+def test_run_with_a_key_that_no_explainer_has_stops_before_any_work(photographs: Project) -> None:
+    outcome = photographs.run("run", "explainer.kernel_widht=0.3")
     assert outcome.code == 2
-    assert "explainer.kernel_width" in outcome.errors[0]
+    assert "kernel_width" in outcome.errors[0]
     assert not photographs.outputs.exists()
 
 

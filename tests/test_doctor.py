@@ -114,7 +114,7 @@ def test_a_config_that_cannot_be_is_wrong_and_the_machine_is_examined_all_the_sa
 def test_an_unknown_key_is_answered_as_in_every_stage() -> None:
     outcome = xconsensus("doctor", "sead=1")
     assert outcome.code == 2
-    assert "nearest: seed" in outcome.err
+    assert "nearest: seed" in outcome.out
 
 
 def test_wrong_counts_more_than_missing(photographs: Project) -> None:

@@ -106,14 +106,15 @@ def test_the_disk_holds_what_the_contract_says_and_nothing_else(root: Path) -> N
             for explainer in EXPLAINERS
             for name in ("members.csv", "members.json", "images.csv", "objects.csv", "correlations.csv", "inputs.json")
         ),
+        *(f"scores/quartet/{explainer}/several_images.csv" for explainer in EXPLAINERS),
         *(f"scores/quartet/lime/growing{suffix}" for suffix in (".csv", ".json")),
         *(
             f"scores/quartet/{explainer}/{table}{suffix}"
             for explainer in EXPLAINERS
-            for table in ("estimation", "measures")
+            for table in ("estimation", "measures", "several")
             for suffix in (".csv", ".json")
         ),
-        *(f"figures/quartet/{figure}{suffix}" for figure in figures for suffix in (".png", ".pdf")),
+        *(f"figures/quartet/{figure}{suffix}" for figure in figures for suffix in (".png", ".pdf", ".txt")),
         *(
             f"tables/quartet/{table}.{kind}"
             for table in ("table2", "correlations", "subsets", "measures", "sigma", "estimation", "comparison")
@@ -403,7 +404,7 @@ def test_a_figure_asked_for_is_drawn_or_the_reason_is_an_error(quartet_copy: Pro
     folder = quartet_copy.outputs / "shapes/figures/quartet"
     shutil.rmtree(folder)
     quartet_copy.done("plot", "figure=fig12", "explainers=[lime]")
-    assert [path.name for path in sorted(folder.iterdir())] == ["fig12.pdf", "fig12.png"]
+    assert [path.name for path in sorted(folder.iterdir())] == ["fig12.pdf", "fig12.png", "fig12.txt"]
     outcome = quartet_copy.run("plot", "figure=fig13", "explainers=[lime]")
     assert outcome.errors == ["error: figure=fig13 cannot be drawn here: no explainer works on pixels"]
 

@@ -165,7 +165,7 @@ def test_scores_without_them_are_computed_once_more_and_others_stay(quartet_copy
 def test_draws_that_cannot_be_are_refused(quartet: Project) -> None:
     for key, words in (
         ("score.labelled=[1.5]", "score.labelled=1.5 is not a whole number"),
-        ("score.labelled=[0]", "score.labelled: 0 is not at least 1"),
+        ("score.labelled=[0]", "score.labelled=0 is less than 1"),
         ("score.labelled=10", "write score.labelled=[10]"),
         ("score.shares=[0.5,1]", "score.shares: 1 is not at least 0 and below 1"),
         ("score.draws=0", "score.draws=0 is less than 1"),

@@ -51,7 +51,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_documented_commands_run_and_give_what_the_examples_say(folder: Path) -> None:
     (run, ls, vote) = (command[1:] for command in COMMANDS)
     outcome = done(*run, *SMALL)
-    assert "3 images, 3 members, occlusion" in outcome.out
+    assert "3 images, 3 members, Occlusion" in outcome.out
     listed = done(*ls).out
     assert all(re.search(rf"{name} +\S", listed) for name in ("tabled", "colours", "occlusion"))
 

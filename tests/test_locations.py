@@ -433,10 +433,10 @@ def test_without_masks_there_is_no_table_and_a_dry_run_writes_nothing(scored: Pr
         ("locate.members=[frist]", "first"),
         ("locate.members=first", "[first]"),
         ("locate.threshold=ots", "otsu"),
-        ("locate.threshold=0", "between 0 and 1"),
-        ("locate.threshold=2", "between 0 and 1"),
+        ("locate.threshold=0", "not above 0"),
+        ("locate.threshold=2", "more than 1"),
         ("locate.threshold=null", "otsu"),
-        ("locate.threshold=true", "not a number"),
+        ("locate.threshold=true", "not otsu or a number"),
         ("shards=2", "not shared"),
     ],
 )

@@ -404,6 +404,6 @@ def family_of(wanted: Any, scored: list[str] | None) -> list[str]:
     """The family of a committee of three ResNets and three VGGs, by the names of its members."""
     own = ["ResNet18", "ResNet34", "ResNet50", "VGG11", "VGG13", "VGG16"]
     config = {"plot": {"family": wanted}, "committee": {"catalogue": own}}
-    members = [SimpleNamespace(name=name, family=entries()[name].family) for name in own]
+    members = [SimpleNamespace(name=name, family=entries()[name].family, random=False) for name in own]
     experiment: Any = SimpleNamespace(members=members, shown_members=scored or own, config=config)
     return [own[position] for position in family_positions(experiment)]

@@ -47,7 +47,7 @@ def dangers(source: str) -> list[str]:
                 found += [alias.name for alias in node.names if alias.name.split(".")[0] in _MODULES]
             case ast.ImportFrom(module=str(module)) if module.split(".")[0] in _MODULES:
                 found.append(module)
-            case ast.Name(id=name) if name in _NAMES:
+            case ast.Name(id=name, ctx=ast.Load()) if name in _NAMES:
                 found.append(name)
             case ast.Attribute(attr=name) if name in _ATTRIBUTES:
                 found.append(name)

@@ -99,9 +99,10 @@ def _correlations(
     members: Mapping[str, pd.DataFrame], dataset: str, level: float, kinds: Mapping[str, str] | None
 ) -> Iterable[Claim]:
     found = tables.correlations(members, dataset, level, kinds)
+    titles = {name: name for name in members} | tables.EXPLAINERS  # own names as they are, spelt alike in every claim
     for row in found.to_dict("records"):
         if np.isfinite(row.get("published_r", np.nan)):
-            claim = f"r of {rendering.heading(row['x'])} and {rendering.heading(row['y'])}"
+            claim = f"r of {rendering.heading(row['x'], titles)} and {rendering.heading(row['y'], titles)}"
             low, high = (row["pearson_low"], row["pearson_high"]) if row["n"] >= ENOUGH else (np.nan, np.nan)
             yield Claim(claim, dataset, row["published_r"], row["pearson_r"], low, high, row["n"])
 

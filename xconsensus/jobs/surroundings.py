@@ -5,8 +5,6 @@ import importlib.metadata
 import os
 import platform
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +20,6 @@ _ABSENT = "not installed"
 _NVIDIA = Path("/proc/driver/nvidia/version")
 _CGROUP = Path("/sys/fs/cgroup")
 # exits with 1 where another process holds the lock, as it should, and with 0 where it gets it all the same
-_TRY_LOCK = "import fcntl, sys\ntry: fcntl.lockf(0, fcntl.LOCK_EX | fcntl.LOCK_NB)\nexcept OSError: sys.exit(1)"
 
 
 @dataclass(frozen=True)
@@ -65,9 +62,9 @@ def _auto() -> str:
     return line.found if line.state in (OK, NOTE) else f"none ({line.found})"
 
 
-def system() -> tuple[str, ...]:
+def platform_of() -> tuple[str, ...]:
     """Platform and Python."""
-    return OK, f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
+    return OK, f"{os.uname().sysname} {platform.machine()}, Python {platform.python_version()}"
 
 
 def packages() -> tuple[str, ...]:
@@ -180,8 +177,19 @@ def locks(folder: Path) -> tuple[str, ...]:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             return NOTE, f"none on {kind} ({error.strerror})", how
-        child = subprocess.run([sys.executable, "-c", _TRY_LOCK], stdin=file, check=False, capture_output=True)
-    return (OK, f"work on {kind}") if child.returncode == 1 else (NOTE, f"hold nobody out on {kind}", how)
+        free = _another_gets(file.fileno())
+    return (NOTE, f"hold nobody out on {kind}", how) if free else (OK, f"work on {kind}")
+
+
+def _another_gets(file: int) -> bool:
+    """Whether another process gets a lock on an open file that this one has locked."""
+    if (child := os.fork()) == 0:  # it looks and ends, whatever threads were about to do
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def _file_system(folder: Path) -> str:

@@ -12,10 +12,10 @@ OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")  # of huggingface_hub: it d
 
 def caches() -> dict[str, Path]:
     """Where the libraries keep what they download: the Hugging Face hub's cache, and torch's."""
-    import torch
     from huggingface_hub import constants
+    from torch.hub import get_dir
 
-    return {"Hugging Face": Path(constants.HF_HUB_CACHE), "torch": Path(torch.hub.get_dir()) / "checkpoints"}
+    return {"Hugging Face": Path(constants.HF_HUB_CACHE), "torch": Path(get_dir()) / "checkpoints"}
 
 
 def offline() -> list[str]:

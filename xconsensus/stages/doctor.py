@@ -40,7 +40,7 @@ def machine(config: DictConfig) -> list[Line]:
     """What does not depend on data set and members."""
     folder = Path(str(config.output_dir))
     return [
-        look("system", here.system),
+        look("system", here.platform_of),
         look("packages", here.packages),
         look("device", lambda: here.device(str(config.device))),
         look("arithmetic", lambda: _arithmetic(str(config.device))),
