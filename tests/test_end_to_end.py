@@ -124,7 +124,7 @@ def test_the_disk_holds_what_the_contract_says_and_nothing_else(root: Path) -> N
         ".locks",
         *(f"contents/{split}.safetensors" for split in ("train", "test", "explain")),
         *(f"status/probe/{member}.json" for member in MEMBERS),
-        "status/plot/quartet.json",
+        *(f"status/{kind}/quartet.json" for kind in ("plot", "tables")),
         *(f"status/finetune/{member}.json" for member in MEMBERS),
         *(f"status/explain/{explainer}/{member}.json" for explainer in EXPLAINERS for member in MEMBERS),
     }

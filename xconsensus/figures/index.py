@@ -46,11 +46,12 @@ SCORED = Need(
 )
 RANDOM = Need(lambda r: r.first.diluted is not None, "no member has random weights: see experiment=shapes_diluted")
 MEASURED = Need(
-    lambda r: all(each.measures is not None for each in r.scores.values()), "scores have no measures.csv yet"
+    lambda r: all(each.measures is not None for each in r.scores.values()),
+    "it takes two members; where scores are of an earlier version, run score again",
 )
 ESTIMATED = Need(
     lambda r: all(each.estimation is not None and len(each.estimation) for each in r.scores.values()),
-    "accuracies are estimated of four members or more, where labels are known",
+    "it takes four members, and labels; where scores are of an earlier version, run score again",
 )
 FOUR_OF_FAMILY = Need(lambda r: r.first.random is not None, "correlations need a family of at least 4 members")
 RBF = Need(lambda r: any(each.sigma for each in r.scores.values()), "no explainer is compared by the RBF similarity")

@@ -298,10 +298,10 @@ class Plot:
     """Of these, what cannot be drawn from the run is left out, with the reason."""
 
     figures: list[str] = key(
-        [*(f"fig{number:02}" for number in range(1, 16)), "sec452", "sec51", "diluted"], "figures that are drawn"
+        [*(f"fig{number:02}" for number in range(1, 16)), "sec51", "sec452", "diluted"], "figures that are drawn"
     )
     tables: list[str] = key(
-        ["table1", "table2", "correlations", "subsets", "measures", "several", "sigma", "estimation", "comparison"],
+        ["table1", "table2", "correlations", "subsets", "several", "measures", "sigma", "estimation", "comparison"],
         "tables that are written",
     )
     gallery: int = key(3, "how many images get a figure of their own (figures 2, 3 and 9)", least=1)
