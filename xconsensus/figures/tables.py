@@ -89,7 +89,7 @@ def table2(members: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
     Columns: member, family, accuracy, consensus_score_<explainer> of each explainer, then
     mean_average_precision_<explainer> of those with masks. NaN where an explainer lacks the member. Where members see
-    images of different sizes, input_size, in pixels, as text.
+    images of different sizes, input_size, in pixels, as text; where finetune prepared some, how: prepared.
 
     Raises InputError if there is no explainer, or two explainers disagree about a member's accuracy.
     """
@@ -111,6 +111,9 @@ def table2(members: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     if sizes.nunique() > 1:
         own = merged["member"].map(sizes[~sizes.index.duplicated()])
         merged["input_size"] = ["" if np.isnan(size) else f"{size:.0f}" for size in own]
+    ways = pd.concat([table.set_index("member").get("prepared", pd.Series(dtype=object)) for table in members.values()])
+    if len(ways := ways.dropna()):
+        merged["prepared"] = merged["member"].map(ways[~ways.index.duplicated()]).fillna("")
     return merged.reset_index(drop=True)
 
 

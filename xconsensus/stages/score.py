@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from xconsensus.consensus import ballot_of
+from xconsensus.experiment.artefacts import way_of
 from xconsensus.experiment.experiment import Experiment, start
 from xconsensus.experiment.explanations import IMAGES_AT_A_TIME, by_image
 from xconsensus.experiment.given import Given, what_is_given
@@ -84,6 +85,8 @@ def make_members(given: Given, path: Path, settings: Settings) -> None:
     families = [member.family for member in experiment.members]
     everybody = pd.DataFrame({"member": names, "family": families, "accuracy": own})
     everybody["input_size"] = [member.input_size for member in experiment.members]
+    if any(ways := [way_of(experiment, member) for member in experiment.members]):
+        everybody["prepared"] = ways
     everybody["explained_right"] = mean_over_images(given.right)
     members = members_table(everybody, (ensemble[0], ensemble[1]), measured, given.intervals)
     hidden = set(names).difference(experiment.shown_members)
