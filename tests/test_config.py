@@ -31,7 +31,9 @@ GIVEN = {
         for name in ("imagenet7", "imagenet15", "pets10", "sizes30")
     },
     **{
-        ("experiment", name): ["root=real"] for name in EXPERIMENTS if name not in ("shapes", "shapes_several", "smoke")
+        ("experiment", name): ["root=real"]
+        for name in EXPERIMENTS
+        if name not in ("shapes", "shapes_diluted", "shapes_several", "smoke")
     },
 }
 

@@ -36,7 +36,7 @@ class Picture(NamedTuple):
 @dataclass(frozen=True)
 class Images:
     """The explained images: ``pixels`` RGB uint8 (H, W, 3), ``mask`` (H, W), and each category of ``objects`` with its
-    mask, by image id. ``has_masks`` says whether there are masks.
+    mask, by image id. ``has_masks`` says whether there are masks, ``mask_kind`` that these are boxes.
     """
 
     pictures: Sequence[Picture] = ()
@@ -44,6 +44,7 @@ class Images:
     pixels: Callable[[str], Pixels] = absent
     mask: Callable[[str], Mask] = absent
     objects: Callable[[str], Sequence[tuple[str, Mask]]] = lambda _: ()
+    mask_kind: str = ""
 
     def spread(self, count: int) -> list[Picture]:
         """At most ``count`` of the images, spread over them."""
@@ -140,8 +141,11 @@ class Results:
 
     @property
     def weighted(self) -> str:
-        """Of which maps average precisions are, in words; empty where of the maps as they are."""
-        return "" if self.ap_weights == "signed" else f"average precision of {self.ap_weights} maps"
+        """Of which maps average precisions are, and to which masks, in words; empty where of the maps as they are to
+        segmentations.
+        """
+        maps = "" if self.ap_weights == "signed" else f"average precision of {self.ap_weights} maps"
+        return "; ".join(filter(None, [maps, f"masks are {kind}" if (kind := self.images.mask_kind) else ""]))
 
     @property
     def first(self) -> Scores:

@@ -155,6 +155,22 @@ def correlations(
     return result
 
 
+def masks_of(table: pd.DataFrame) -> str:
+    """What the average precisions in a table of scores are taken to: boxes, or the segmentation."""
+    return str(table["masks"].iloc[0]) if "masks" in table else "segmentation"
+
+
+def naming_masks(table: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """A table whose columns, and texts, of mean average precision say to which ``kind`` of masks, as boxes; empty: as
+    it is.
+    """
+    if not kind:
+        return table
+    words = {"mean_average_precision": f"mean_average_precision_to_{kind}", "mAP": f"mAP to {kind}"}
+    cells = table.replace(words, regex=True)
+    return cells.rename(columns=lambda name: str(name).replace(*next(iter(words.items()))))
+
+
 def subsets(members: Mapping[str, pd.DataFrame], level: float = 0.95) -> pd.DataFrame:
     """`scores.subsets.subsets` of each explainer's members, the ensemble left out, with a first column explainer."""
     tables = []

@@ -92,11 +92,14 @@ def make_members(given: Given, path: Path, settings: Settings) -> None:
     hidden = set(names).difference(experiment.shown_members)
     members = members[~members["member"].isin(hidden)]
     parts = (slice(first, first + IMAGES_AT_A_TIME) for first in range(0, len(ids), IMAGES_AT_A_TIME))
-    write_long_csv(path.with_name("images.csv"), (images_table(ids[p], names, measured.of(p)) for p in parts))
+    write_long_csv(
+        path.with_name("images.csv"), (given.marked(images_table(ids[p], names, measured.of(p))) for p in parts)
+    )
     if hasattr(experiment.dataset, "instances"):
         write_csv(path.with_name("objects.csv"), objects_table(given))
-    write_csv(path.with_name("correlations.csv"), correlations_table(members, experiment.config["score"]["level"]))
-    write_csv(path, members, settings)
+    correlations = correlations_table(members, experiment.config["score"]["level"])
+    write_csv(path.with_name("correlations.csv"), given.marked(correlations))
+    write_csv(path, given.marked(members), settings)
     _say_what_is_left_out(given, measured, members)
 
 
@@ -139,7 +142,8 @@ def make_growing(given: Given, path: Path, settings: Settings) -> None:
         for record, values in zip(given.records, by_image(given.explanations, given.ids), strict=True)
     )
     seed, trials, sizes = given.experiment.seed, settings["trials"], range(1, members + 1)
-    write_csv(path, committees.growing_committees(images, members, sizes, trials, seed, given.weighted), settings)
+    found = committees.growing_committees(images, members, sizes, trials, seed, given.weighted)
+    write_csv(path, given.marked(found), settings)
 
 
 def make_diluted(given: Given, path: Path, settings: Settings) -> None:
@@ -162,7 +166,7 @@ def make_diluted(given: Given, path: Path, settings: Settings) -> None:
     table["consensus_score"], table["random_score"] = scores[:, own].mean(1), np.nanmean(scores[:, random], axis=1)
     found = [correlation(accuracy, score) for score in scores[:, own]]
     table["pearson_r"], table["spearman_r"] = [r.pearson_r for r in found], [r.spearman_r for r in found]
-    write_csv(path, table, settings)
+    write_csv(path, given.marked(table), settings)
 
 
 def make_estimation(given: Given, path: Path, settings: Settings) -> None:
