@@ -93,7 +93,7 @@ def root(quartet: Project) -> Path:
 
 
 def test_the_disk_holds_what_the_contract_says_and_nothing_else(root: Path) -> None:
-    figures = ("fig01", "fig03_1", "fig04", "fig05", "fig06", "fig08", "fig10", "fig14", "fig15")
+    figures = ("fig01", "fig03_1", "fig04", "fig05", "fig06", "fig08", "fig10", "fig14", "fig15", "pairs")
     expected = {
         *(f"weights/{member}{suffix}" for member in MEMBERS for suffix in (".safetensors", ".json")),
         *(f"predictions/{split}/{member}.safetensors" for split in ("test", "explain") for member in MEMBERS),
@@ -110,13 +110,16 @@ def test_the_disk_holds_what_the_contract_says_and_nothing_else(root: Path) -> N
         *(
             f"scores/quartet/{explainer}/{table}{suffix}"
             for explainer in EXPLAINERS
-            for table in ("estimation", "measures")
+            for table in ("estimation", "measures", "rules", "pairs", "baselines")
             for suffix in (".csv", ".json")
         ),
         *(f"figures/quartet/{figure}{suffix}" for figure in figures for suffix in (".png", ".pdf")),
         *(
             f"tables/quartet/{table}.{kind}"
-            for table in ("table2", "correlations", "subsets", "measures", "sigma", "estimation", "comparison")
+            for table in (
+                *("table2", "correlations", "subsets", "measures", "rules", "baselines", "sigma", "estimation"),
+                "comparison",
+            )
             for kind in ("csv", "md", "tex")
         ),
         "tables/quartet/fig08.csv",

@@ -58,8 +58,9 @@ class Images:
 class Scores:
     """One explainer's scores: its ``method``, the tables that `score` writes, and its maps.
 
-    ``growing``, ``random``, ``family``, ``diluted``, ``estimation``, ``measures``, ``objects`` and ``several`` are None
-    where the run has none. ``map_of`` gives a member's explanation, or the consensus, (H, W), by member and image id;
+    ``growing``, ``random``, ``family``, ``diluted``, ``estimation``, ``measures``, ``rules``, ``pairs``,
+    ``baselines``, ``objects`` and ``several`` are None where the run has none. ``map_of`` gives a member's explanation,
+    or the consensus, (H, W), by member and image id;
     ``prediction_of`` the class that a member predicts, in words, and its probability. ``extras`` is how many others
     join the family in a random committee.
     """
@@ -74,6 +75,9 @@ class Scores:
     diluted: pd.DataFrame | None = None
     estimation: pd.DataFrame | None = None
     measures: pd.DataFrame | None = None
+    rules: pd.DataFrame | None = None
+    pairs: pd.DataFrame | None = None
+    baselines: pd.DataFrame | None = None
     objects: pd.DataFrame | None = None
     several: pd.DataFrame | None = None
     extras: tuple[int, int] = (0, 0)

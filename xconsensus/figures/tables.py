@@ -19,6 +19,7 @@ from xconsensus.published import ENSEMBLE
 from xconsensus.scores.estimation import SCORE
 from xconsensus.scores.measures import with_accuracy
 from xconsensus.scores.metrics import Correlation, correlation
+from xconsensus.scores.rules import by_rule
 from xconsensus.scores.several import STARTS
 from xconsensus.scores.subsets import subsets as subsets_of
 
@@ -208,6 +209,20 @@ def measures(
     found = [with_accuracy(measured[name], members[name], level).assign(explainer=name) for name in members]
     table = pd.concat(found, ignore_index=True)
     return table[["explainer", *table.columns.drop("explainer")]]
+
+
+def rules(
+    members: Mapping[str, pd.DataFrame], by_rules: Mapping[str, pd.DataFrame], level: float = 0.95
+) -> pd.DataFrame:
+    """`scores.rules.by_rule` of each explainer's members.csv and rules.csv, one below the other."""
+    table = pd.concat([by_rule(by_rules[name], members[name], level).assign(explainer=name) for name in by_rules])
+    return table[["explainer", *table.columns.drop("explainer")]]
+
+
+def baselines(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Each explainer's baselines.csv, one below the other."""
+    table = pd.concat([table.assign(explainer=name) for name, table in tables.items()])
+    return table[["explainer", *table.columns.drop("explainer")]].fillna({"members_below": ""})
 
 
 def estimation(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

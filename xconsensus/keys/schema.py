@@ -289,6 +289,11 @@ class Score:
         " (LIME's vote is of squares) | absolute | squared",
     )
 
+    rules: list[str] | None = key(
+        ["normalised_squares+cosine_squared", "signed+cosine", "positive+cosine"],
+        "votes and similarities, and sigmas of the RBF, beside the explainer's own, as VOTE+SIMILARITY or"
+        " min_max+rbf+2.5, from the same explanations; null: none. Not in the paper",
+    )
     shares: list[float] = key(
         [0, 0.25, 0.5, 0.75, 0.9],
         "of random members among the voters, where the committee has any (section 5.1)",
@@ -318,10 +323,14 @@ class Plot:
     """Of these, what cannot be drawn from the run is left out, with the reason."""
 
     figures: list[str] = key(
-        [*(f"fig{number:02}" for number in range(1, 16)), "sec51", "sec452"], "figures that are drawn"
+        [*(f"fig{number:02}" for number in range(1, 16)), "sec51", "sec452", "diluted", "pairs"],
+        "figures that are drawn",
     )
     tables: list[str] = key(
-        ["table1", "table2", "correlations", "subsets", "measures", "several", "sigma", "estimation", "comparison"],
+        [
+            *("table1", "table2", "correlations", "subsets", "several", "measures", "rules", "baselines"),
+            *("sigma", "estimation", "comparison"),
+        ],
         "tables that are written",
     )
     gallery: int = key(3, "how many images get a figure of their own (figures 2, 3 and 9)", least=1)

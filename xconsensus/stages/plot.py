@@ -250,7 +250,8 @@ def _scores(experiment: Experiment, records: Sequence[Record]) -> Scores:
     folder = experiment.store.scores(experiment.committee, experiment.explainer_name)
     settings = tables_settings(experiment, consensus_of(experiment), len(records))
     check_scores(experiment, folder, settings, records)
-    tables_of = ("growing", "random", "family", "diluted", "estimation", "measures", "several", "objects")
+    others = ("estimation", "measures", "rules", "pairs", "baselines", "several", "objects")
+    tables_of = ("growing", "random", "family", "diluted", *others)
     known = [name for name in tables_of if name in settings or name == "objects"]  # objects.csv is one of members'
     optional = {name: read_csv(path) for name in known if (path := folder / f"{name}.csv").is_file()}
     similarity = similarity_of(experiment)
@@ -259,7 +260,7 @@ def _scores(experiment: Experiment, records: Sequence[Record]) -> Scores:
         members=read_csv(folder / "members.csv"),
         images=read_csv(folder / "images.csv"),
         on_superpixels=bool(segmenter_settings(experiment)),
-        sigma=similarity.sigma if similarity.name != "cosine" else None,
+        sigma=similarity.sigma if similarity.has_sigma else None,
         extras=tuple(settings["random"]["extras"]) if "random" in settings else (0, 0),
         method=experiment.explainer["method"],
         map_of=maps.of,

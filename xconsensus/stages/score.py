@@ -15,14 +15,16 @@ from xconsensus.experiment.artefacts import way_of
 from xconsensus.experiment.experiment import Experiment, start
 from xconsensus.experiment.explanations import IMAGES_AT_A_TIME, by_image
 from xconsensus.experiment.given import Given, what_is_given
-from xconsensus.experiment.measuring import measure, objects_table, sizes_of
+from xconsensus.experiment.measuring import mean_training_mask, measure, objects_table, sizes_of
 from xconsensus.experiment.predicted import test_predictions
-from xconsensus.experiment.score_settings import inputs_of, outdated, similarity_of, tables_settings
+from xconsensus.experiment.score_settings import inputs_of, outdated, rules_of, similarity_of, tables_settings
 from xconsensus.progress import log
 from xconsensus.scores import committees
+from xconsensus.scores.alignment import AREAS, CENTRE, TRAINING, baselines_table, centred, own_areas
 from xconsensus.scores.estimation import estimation
 from xconsensus.scores.measures import measures_table, of_predictions, scores_by_votes, votes_of_others
-from xconsensus.scores.metrics import correlation, mean_over_images
+from xconsensus.scores.metrics import correlation, mean_over_images, without_spread
+from xconsensus.scores.rules import rules_table
 from xconsensus.scores.several import several_table, sizes_table
 from xconsensus.scores.tables_of_members import Measured, correlations_table, images_table, members_table, noise
 from xconsensus.store.files import read_csv, read_json, read_settings, write_csv, write_json, write_long_csv
@@ -192,6 +194,47 @@ def make_measures(given: Given, path: Path, settings: Settings) -> None:
     write_csv(path, measures_table([member.name for member in experiment.members], found, predicted), settings)
 
 
+def make_rules(given: Given, path: Path, settings: Settings) -> None:
+    """Write rules.csv: scores and average precision by other votes and similarities, from the same explanations."""
+    experiment, has_masks = given.experiment, given.experiment.dataset.has_masks
+    images = (
+        (values, given.areas(record, experiment.images.mask(record)) if has_masks else None)
+        for record, values in zip(given.records, by_image(given.explanations, given.ids), strict=True)
+    )
+    names = [member.name for member in experiment.members]
+    write_csv(path, given.marked(rules_table(images, names, rules_of(experiment), given.weighted)), settings)
+
+
+def make_baselines(given: Given, path: Path, settings: Settings) -> None:
+    """Write baselines.csv: average precision of consensus and members beside that of maps that no network made."""
+    images, size = given.experiment.images, given.experiment.images.size
+    fixed = {CENTRE: centred(size)}
+    if (mean := mean_training_mask(given.experiment)) is not None:
+        fixed[TRAINING] = mean
+
+    def maps() -> Iterator[tuple[NDArray[np.bool_], NDArray[np.bool_], dict[str, NDArray[np.floating]]]]:
+        for record in given.records:
+            mask, void = images.mask(record), images.void(record)
+            labels = given.labels.values(record.image_id).numpy().reshape(size, size) if given.labels else None
+            own = {} if labels is None else {AREAS: own_areas(labels)}
+            yield mask, np.ones_like(mask) if void is None else ~void, {**fixed, **own}
+
+    table = baselines_table(maps(), read_csv(path.with_name("members.csv")))
+    write_csv(path, given.marked(table), settings)
+
+
+def make_pairs(given: Given, path: Path, settings: Settings) -> None:
+    """Write pairs.csv: the mean similarity of each member's explanations to each other's."""
+    names, similarity = [member.name for member in given.experiment.members], similarity_of(given.experiment)
+    found = []
+    for values in by_image(given.explanations, given.ids):
+        blank = without_spread(values)
+        found.append(np.where(blank | blank[:, None], np.nan, similarity.of_pairs(values.double()).numpy()))
+    means = mean_over_images(np.stack(found))
+    table = pd.DataFrame({"member": np.repeat(names, len(names)), "other": names * len(names)})
+    write_csv(path, table.assign(similarity=means.ravel()), settings)
+
+
 def make_random(given: Given, path: Path, settings: Settings) -> None:
     """Write random.csv: the family's scores under random committees beside those under the complete one (4.5.2)."""
     own, members = _family(given, settings), len(given.explanations)
@@ -234,6 +277,9 @@ MAKERS: dict[str, Callable[[Given, Path, Settings], None]] = {
     "diluted": make_diluted,
     "members": make_members,
     "several": make_several,
+    "baselines": make_baselines,
     "estimation": make_estimation,
     "measures": make_measures,
+    "rules": make_rules,
+    "pairs": make_pairs,
 }
