@@ -397,7 +397,7 @@ def test_without_masks_there_is_no_map_and_figure_2_takes_the_place_of_3(photogr
     root = photographs.outputs / "pets"
     assert "mean_average_precision" not in pd.read_csv(root / "scores/grids/lime/members.csv")
     drawn = {path.stem for path in (root / "figures/grids").glob("*.png")}
-    assert drawn == {"fig01", "fig02_1", "fig05", "fig12"}
+    assert drawn == {"fig01", "fig02_1", "fig05", "fig12", "pairs"}
     assert "left out: fig03, fig04, fig08, fig10, fig14, fig15, the data set has no masks" in outcome.err
     assert "mAP" not in outcome.out
 
