@@ -84,7 +84,7 @@ def test_a_trained_experiment(tmp_path: Path, experiment: str, few: tuple[str, .
     assert list(found["prepared"][:2]) == list(ways)
     assert found["mean_average_precision"].between(0, 1).all()
     boxes = experiment == "birds50"
-    for table in ("members", "images", "correlations", "growing"):
+    for table in ("members", "images", "correlations", "growing", "rules", "baselines"):
         assert (set(pd.read_csv(scores / f"{table}.csv").get("masks", [])) == {"boxes"}) is boxes, table
     for figure in ("fig04", "fig08", "fig14"):
         assert ("boxes" in (root / f"figures/sizes30/{figure}.txt").read_text()) is boxes, figure
