@@ -44,7 +44,11 @@ LOADERS = {
     "shapes": Shapes,
 }
 # by what artefacts of images on users' disks are compared, besides loader, size and resize
-ON_DISK: dict[str, dict[str, Any]] = {"shapes": {"seed": 0, "objects": 1}, "coco": {"labels": "coco"}}
+ON_DISK: dict[str, dict[str, Any]] = {
+    "shapes": {"seed": 0, "objects": 1},
+    "coco": {"labels": "coco"},
+    "flowers17": {"split_seed": 0},
+}
 
 
 def test_a_run_looks_members_and_data_up_once(quartet_copy: Project) -> None:

@@ -9,6 +9,7 @@ from conftest import paint
 from PIL import Image
 from test_real import REAL
 
+from xconsensus.datasets import image_settings
 from xconsensus.datasets.cropped import CroppedImages
 from xconsensus.datasets.flowers17 import Flowers17
 from xconsensus.errors import InputError
@@ -42,8 +43,11 @@ def test_splits_share_no_image_and_have_as_many_of_each_class_as_stated(root: Pa
     ids = sorted(record.image_id for split in records.values() for record in split)
     assert ids == [f"image_{number:04}" for number in range(1, 161)]
     assert all(record.label == (int(record.image_id[-4:]) - 1) // 80 for record in records["train"])
-    other = Flowers17(root=str(root), split_seed=seed + 1).records("train")
-    assert {record.image_id for record in other} != {record.image_id for record in records["train"]}
+    other = Flowers17(root=str(root), split_seed=seed + 1)
+    assert {record.image_id for record in other.records("train")} != {record.image_id for record in records["train"]}
+    keys = {"loader": "flowers17", "size": 8, "resize": 8}
+    made, now = (image_settings(other, {**keys, "split_seed": each}) for each in (seed, seed + 1))
+    assert made != now  # weights of another split are not taken for these
 
 
 def test_void_pixels_are_neither_flower_nor_surroundings(root: Path) -> None:

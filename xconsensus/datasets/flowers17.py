@@ -31,7 +31,7 @@ class Flowers17(ImageFiles):
     """
 
     some_without_mask = True
-    image_keys = ()
+    image_keys = ("split_seed",)  # it shapes no pixels, but what weights were trained on must not be tested
     mask_keys: tuple[str, ...] = ()
 
     def __init__(self, *, root: str, masks: str | None = "masks", split_seed: int = 0) -> None:
