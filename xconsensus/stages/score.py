@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from xconsensus.consensus import ballot_of
+from xconsensus.datasets import mask_kind
 from xconsensus.experiment.artefacts import way_of
 from xconsensus.experiment.experiment import Experiment, start
 from xconsensus.experiment.explanations import IMAGES_AT_A_TIME, by_image
@@ -121,6 +122,9 @@ def _say_what_is_left_out(given: Given, measured: Measured, members: pd.DataFram
         )
     if experiment.dataset.has_masks and (outside := int(np.isnan(measured.average_precision[:, -1]).sum())):
         log.info(f"{outside} images left out of mAP: their object lies outside the centre crop")
+    if kind := mask_kind(experiment.dataset):
+        whole = sum(bool(experiment.images.mask(record).all()) for record in given.records)
+        log.info(f"masks are {kind}, {whole} of {len(given.records)} the whole explained image, where any map has AP 1")
     if np.isfinite(measured.reliability).any():
         log.info(f"{experiment.explainer_name}: {noise(members, measured.reliability)}")
 
