@@ -26,7 +26,10 @@ ROOT = ["dataset.root=photographs"]
 GIVEN = {
     **{("dataset", path.stem): ROOT for path in (CONF / "dataset").iterdir() if path.stem != "shapes"},
     **{("committee", path.stem): ROOT for path in (CONF / "committee").iterdir() if path.stem != "tiny"},
-    **{("committee", name): [*ROOT, "committee.weights_dir=models"] for name in ("imagenet7", "pets10")},
+    **{
+        ("committee", name): [*ROOT, "committee.weights_dir=models"]
+        for name in ("imagenet7", "imagenet15", "pets10", "sizes30")
+    },
     **{
         ("experiment", name): ["root=real"]
         for name in EXPERIMENTS

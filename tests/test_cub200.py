@@ -8,7 +8,10 @@ import pytest
 from conftest import paint
 from PIL import Image
 
+from xconsensus.datasets import mask_settings
+from xconsensus.datasets.cropped import CroppedImages
 from xconsensus.datasets.cub200 import CUB200
+from xconsensus.datasets.images import center_crop, short_edge
 from xconsensus.errors import InputError
 
 if TYPE_CHECKING:
@@ -139,3 +142,54 @@ def test_lines_that_make_no_sense_are_named(root: Path, name: str, line: str, cu
         file.write(line + "\n")
     with pytest.raises(InputError, match=culprit):
         CUB200(root=str(root))
+
+
+def test_a_box_is_the_mask_of_the_pixels_whose_centres_lie_inside(root: Path) -> None:
+    boxes = {1: "5.0 5.0 10.0 10.0", 2: "4.6 0.4 3.0 2.2", 3: "-3 -2 8 900", 4: "0.4 0 0.2 9"}
+    write(root / "bounding_boxes.txt", [f"{number} {box}" for number, box in boxes.items()])
+    dataset = CUB200(root=str(root), masks="boxes")
+    assert (dataset.has_masks, mask_settings(dataset, {"mask_threshold": 127})["kind"]) == (True, "boxes")
+    by_id = {record.image_id: record for split in ("train", "test") for record in dataset.records(split)}
+    inside = {1: (slice(5, 15), slice(5, 15)), 2: (slice(0, 3), slice(5, 8)), 3: (slice(0, 20), slice(0, 5))}
+    for number, name, _, _ in IMAGES:
+        expected = np.zeros((20, 30), bool)
+        expected[inside.get(number, (slice(0, 9), slice(0, 1)))] = True
+        np.testing.assert_array_equal(dataset.mask(by_id[name]), expected)
+
+
+def test_boxes_are_scaled_and_cropped_with_the_image(root: Path) -> None:
+    """Painted as an image, a box of whole pixels is where its mask is after the same resize and crop."""
+    write(root / "bounding_boxes.txt", [f"{number} 8 4 12 10" for number, *_ in IMAGES])
+    dataset = CUB200(root=str(root), masks="boxes")
+    record = dataset.records("test")[0]
+    painted = np.zeros((20, 30, 3), np.uint8)
+    painted[4:14, 8:20] = 255
+    found = CroppedImages(dataset, 40, 36).mask(record)
+    seen = center_crop(short_edge(painted, 40), 36)[..., 0]
+    np.testing.assert_array_equal(found[(seen < 20) | (seen > 235)], (seen > 127)[(seen < 20) | (seen > 235)])
+    assert found.mean() == pytest.approx(24 * 20 / 36**2, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("1 5 5 0 10", "image 1 has the box 5.0 5.0 0.0 10.0, not"),
+        ("1 5 5 nan 10", "image 1 has the box 5.0 5.0 nan 10.0, not"),
+        ("7 5 5 9 10", "image 1 has no line"),
+        ("1 5 5 9", "not of the form NUMBER NUMBER NUMBER NUMBER NUMBER"),
+    ],
+)
+def test_a_box_that_is_none_is_named(root: Path, line: str, said: str) -> None:
+    write(root / "bounding_boxes.txt", [line, *(f"{number} 5 5 9 9" for number, *_ in IMAGES[1:])])
+    with pytest.raises(InputError, match=f"bounding_boxes.txt.*{said}"):
+        CUB200(root=str(root), masks="boxes")
+
+
+def test_a_box_beside_its_image_and_a_missing_list_are_named(root: Path) -> None:
+    write(root / "bounding_boxes.txt", [f"{number} 90 5 9 9" for number, *_ in IMAGES])
+    dataset = CUB200(root=str(root), masks="boxes")
+    with pytest.raises(InputError, match="mask is empty, its box lies elsewhere"):
+        dataset.mask(dataset.records("test")[0])
+    (root / "bounding_boxes.txt").unlink()
+    with pytest.raises(InputError, match=r"bounding_boxes.txt: no such file"):
+        CUB200(root=str(root), masks="boxes")

@@ -93,7 +93,7 @@ def root(quartet: Project) -> Path:
 
 
 def test_the_disk_holds_what_the_contract_says_and_nothing_else(root: Path) -> None:
-    figures = ("fig01", "fig03_1", "fig04", "fig05", "fig06", "fig08", "fig10", "fig14", "fig15")
+    figures = ("fig01", "fig03_1", "fig04", "fig05", "fig06", "fig08", "fig10", "fig14", "fig15", "pairs")
     expected = {
         *(f"weights/{member}{suffix}" for member in MEMBERS for suffix in (".safetensors", ".json")),
         *(f"predictions/{split}/{member}.safetensors" for split in ("test", "explain") for member in MEMBERS),
@@ -111,13 +111,16 @@ def test_the_disk_holds_what_the_contract_says_and_nothing_else(root: Path) -> N
         *(
             f"scores/quartet/{explainer}/{table}{suffix}"
             for explainer in EXPLAINERS
-            for table in ("estimation", "measures", "several")
+            for table in ("estimation", "measures", "several", "rules", "pairs", "baselines")
             for suffix in (".csv", ".json")
         ),
         *(f"figures/quartet/{figure}{suffix}" for figure in figures for suffix in (".png", ".pdf", ".txt")),
         *(
             f"tables/quartet/{table}.{kind}"
-            for table in ("table2", "correlations", "subsets", "measures", "sigma", "estimation", "comparison")
+            for table in (
+                *("table2", "correlations", "subsets", "measures", "rules", "baselines", "sigma", "estimation"),
+                "comparison",
+            )
             for kind in ("csv", "md", "tex")
         ),
         "tables/quartet/fig08.csv",
@@ -395,7 +398,7 @@ def test_without_masks_there_is_no_map_and_figure_2_takes_the_place_of_3(photogr
     root = photographs.outputs / "pets"
     assert "mean_average_precision" not in pd.read_csv(root / "scores/grids/lime/members.csv")
     drawn = {path.stem for path in (root / "figures/grids").glob("*.png")}
-    assert drawn == {"fig01", "fig02_1", "fig05", "fig12"}
+    assert drawn == {"fig01", "fig02_1", "fig05", "fig12", "pairs"}
     assert "left out: fig03, fig04, fig08, fig10, fig14, fig15, the data set has no masks" in outcome.err
     assert "mAP" not in outcome.out
 

@@ -17,6 +17,7 @@ from xconsensus import datasets
 from xconsensus.datasets.coco import COCO
 from xconsensus.datasets.cub200 import CUB200
 from xconsensus.datasets.fine_grained import FineGrained, Flowers102
+from xconsensus.datasets.flowers17 import Flowers17
 from xconsensus.datasets.imagefolder import ImageFolder
 from xconsensus.datasets.imagenet import ImageNet
 from xconsensus.datasets.oxford_pets import OxfordPets
@@ -35,6 +36,7 @@ LOADERS = {
     "coco": COCO,
     "cub200": CUB200,
     "flowers102": Flowers102,
+    "flowers17": Flowers17,
     "food101": FineGrained,
     "imagefolder": ImageFolder,
     "imagenet": ImageNet,
@@ -42,7 +44,11 @@ LOADERS = {
     "shapes": Shapes,
 }
 # by what artefacts of images on users' disks are compared, besides loader, size and resize
-ON_DISK: dict[str, dict[str, Any]] = {"shapes": {"seed": 0, "objects": 1}, "coco": {"labels": "coco"}}
+ON_DISK: dict[str, dict[str, Any]] = {
+    "shapes": {"seed": 0, "objects": 1},
+    "coco": {"labels": "coco"},
+    "flowers17": {"split_seed": 0},
+}
 
 
 def test_a_run_looks_members_and_data_up_once(quartet_copy: Project) -> None:

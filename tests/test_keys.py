@@ -166,7 +166,7 @@ def test_names_that_yaml_reads_as_numbers_and_truths_are_names() -> None:
 def test_nothing_is_added_to_what_artefacts_are_compared_by() -> None:
     found = composed("explainer=smoothgrad")
     assert {*found["explainer"]} == {*OmegaConf.load(CONF / "explainer/smoothgrad.yaml")}
-    assert {*found["dataset"]} == {*OmegaConf.load(CONF / "dataset/shapes.yaml"), "white"}
+    assert {*found["dataset"]} == {*OmegaConf.load(CONF / "dataset/shapes.yaml"), "white", "first_classes"}
 
 
 def test_a_key_that_others_refer_to_is_read() -> None:

@@ -84,5 +84,5 @@ def test_the_whole_chain_on_photographs(outputs: Path, tmp_path: Path) -> None:
         found = accuracies(outputs / f"scores/pair/{explainer}/members.csv")
         assert {name: found[name] for name in PAIR} == pytest.approx({n: published(n) for n in PAIR}, abs=1.0)
     drawn = {path.stem for path in (outputs / "figures/pair").glob("*.png")}
-    assert drawn == {"fig01", "fig02_1", "fig05", "fig06", "fig12", "fig13"}
+    assert drawn == {"fig01", "fig02_1", "fig05", "fig06", "fig12", "fig13", "pairs"}
     assert np.isfinite(chosen["label"]).all()

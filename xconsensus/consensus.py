@@ -33,6 +33,17 @@ def squares(explanation: Tensor) -> Tensor:
     return explanation.square()
 
 
+def signed(explanation: Tensor) -> Tensor:
+    r"""L_k / ||L|| of (..., K): the ballot whose signs count; zeros for an explanation that is zero."""
+    norm = torch.linalg.vector_norm(explanation, dim=-1, keepdim=True)
+    return torch.where(norm > 0, explanation / norm, 0.0)
+
+
+def positive(explanation: Tensor) -> Tensor:
+    r"""max(L_k, 0) / ||L|| of (..., K): the ballot without evidence against the class."""
+    return signed(explanation).clamp_min(0)
+
+
 def consensus(members: Iterable[Iterable[Tensor]]) -> list[Tensor]:
     """The mean of the members' ballots of each of some images, or of several at once, summed in the ballots' dtype.
 
@@ -60,6 +71,11 @@ def cosine(explanation: Tensor, consensus: Tensor) -> Tensor:
     return torch.where(norms > 0, (explanation * consensus).sum(-1) / norms, 0.0)
 
 
+def cosine_squared(explanation: Tensor, consensus: Tensor) -> Tensor:
+    """`cosine` of the squared explanation, as squares vote, and the consensus."""
+    return cosine(explanation.square(), consensus)
+
+
 def rbf(explanation: Tensor, consensus: Tensor, sigma: float) -> Tensor:
     r"""exp(-(||a - c|| / sigma)^2 / 2) of a member's min-max-normalised explanation and the consensus, in 0..1."""
     return rbf_raw(min_max(explanation), consensus, sigma)
@@ -75,6 +91,8 @@ VOTES: Mapping[str, Callable[[Tensor], Tensor]] = {
     "normalised_squares": normalised_squares,
     "min_max": min_max,
     "squares": squares,
+    "signed": signed,
+    "positive": positive,
 }
 
 
@@ -95,8 +113,8 @@ def ballot_of(vote: str) -> Callable[[Tensor], Tensor]:
 
 @dataclass(frozen=True)
 class Similarity:
-    """A similarity by name: ``cosine``, or ``rbf`` and ``rbf_raw`` whose ``sigma`` holds for maps of ``sigma_pixels``
-    values.
+    """A similarity by name: ``cosine`` or ``cosine_squared``, or ``rbf`` and ``rbf_raw`` whose ``sigma`` holds for maps
+    of ``sigma_pixels`` values.
 
     The distance between two maps grows with the square root of their number of pixels, so sigma is scaled by
     sqrt(K / sigma_pixels): the same root-mean-square difference a pixel gives the same score at every size.
@@ -108,8 +126,8 @@ class Similarity:
 
     def __call__(self, explanation: Tensor, consensus: Tensor) -> Tensor:
         """Similarity (...) of explanations (..., K) to the consensus, (K,) or (..., K)."""
-        if self.name == "cosine":
-            return cosine(explanation, consensus)
+        if not self.has_sigma:
+            return (cosine_squared if self.name == "cosine_squared" else cosine)(explanation, consensus)
         return (rbf_raw if self.name == "rbf_raw" else rbf)(explanation, consensus, self._scaled(consensus.shape[-1]))
 
     def to_means(self, explanations: Tensor, ballots: Tensor, weights: Tensor) -> Tensor:
@@ -118,18 +136,34 @@ class Similarity:
         Only inner products of the (f + m) vectors are taken over the K dimensions: beyond those, a committee costs
         m * (m + f) multiplications whatever K is, so thousands of committees of pixel maps take seconds. float64.
         """
-        own = min_max(explanations) if self.name == "rbf" else explanations
+        own = self.compared(explanations)
         dots = weights @ (ballots @ own.T)
         squares = ((weights @ (ballots @ ballots.T)) * weights).sum(1, keepdim=True)
         own_squares = own.square().sum(1)
-        if self.name == "cosine":
+        if not self.has_sigma:
             norms = (squares * own_squares).sqrt()
             return torch.where(norms > 0, dots / norms, 0.0)
         distances = (squares - 2 * dots + own_squares).clamp_min(0)
         return torch.exp(-distances / (2 * self._scaled(ballots.shape[1]) ** 2))
 
+    def of_pairs(self, explanations: Tensor) -> Tensor:
+        """Similarities (m, m) of explanations (m, K) to each other, each as it is compared with a consensus."""
+        whose = torch.eye(len(explanations), dtype=explanations.dtype)
+        return self.to_means(explanations, self.compared(explanations), whose)
+
+    def compared(self, explanations: Tensor) -> Tensor:
+        """What of explanations (..., K) is compared with the consensus."""
+        if self.name == "cosine_squared":
+            return explanations.square()
+        return min_max(explanations) if self.name == "rbf" else explanations
+
+    @property
+    def has_sigma(self) -> bool:
+        """Whether it is one by the RBF."""
+        return self.name.startswith("rbf")
+
     def _scaled(self, pixels: int) -> float:
         return float(self.sigma * (pixels / self.sigma_pixels) ** 0.5)
 
 
-SIMILARITIES = ("cosine", "rbf", "rbf_raw")
+SIMILARITIES = ("cosine", "cosine_squared", "rbf", "rbf_raw")

@@ -11,15 +11,16 @@ from typing import Any
 
 from xconsensus import own_code
 from xconsensus.datasets.files import check_name
+from xconsensus.datasets.first_classes import FirstClasses
 from xconsensus.datasets.images import ImageFiles
 from xconsensus.datasets.own import OwnDataset, OwnSeveralObjects
 from xconsensus.datasets.records import Dataset, Record, SeveralObjects
 from xconsensus.errors import InputError, nearest
 
-__all__ = ["Dataset", "Record", "SeveralObjects", "image_settings", "load", "mask_settings"]
+__all__ = ["Dataset", "Record", "SeveralObjects", "image_settings", "load", "mask_kind", "mask_settings"]
 
 # keys of the dataset group that are no arguments of a loader, but for those that are where it names them
-_OF_GROUP = ("name", "loader", "size", "resize", "white", "explain_split")
+_OF_GROUP = ("name", "loader", "size", "resize", "white", "explain_split", "first_classes")
 # keys that in own loaders, which need not say which of theirs shape an image or a mask, are taken to shape no image
 _OF_FILES = ("root", "download", "devkit", "classes", "splits")
 _OF_MASKS = ("masks", "mask_threshold", "mask_tolerance", "mask_values", "mask_void", "mask_invert")
@@ -36,22 +37,35 @@ def image_settings(dataset: Dataset, group: Mapping[str, Any]) -> dict[str, Any]
 def mask_settings(dataset: Dataset, group: Mapping[str, Any]) -> dict[str, Any]:
     """What of the config's dataset ``group`` shapes a mask, but for where masks lie: their contents say more.
 
-    Keys that are null stand for nothing, as keys do that were added since.
+    Keys that are null stand for nothing, as keys do that were added since. ``kind`` is that of masks which are boxes.
     """
     keys = (key for key in getattr(dataset, "mask_keys", _OF_MASKS) if key != "masks")
-    return {key: group[key] for key in keys if group.get(key) is not None}
+    kind = {"kind": found} if (found := mask_kind(dataset)) else {}
+    return {**{key: group[key] for key in keys if group.get(key) is not None}, **kind}
+
+
+def mask_kind(dataset: Dataset) -> str:
+    """``boxes`` of a data set whose masks are bounding boxes, else empty: masks are the objects' pixels."""
+    return str(getattr(dataset, "mask_kind", ""))
 
 
 def load(group: Mapping[str, Any]) -> Dataset:
     """The data set of the config's dataset ``group``: that of its loader (shapes, imagefolder, cub200, ..., or own
-    code), given the other keys as keywords; ``resize`` too, if that is one of the loader's arguments.
+    code), given the other keys as keywords; ``resize`` too, if that is one of the loader's arguments. Of its classes,
+    the ``first_classes`` alone where the group says so.
 
     Raises InputError for an unknown loader, own code that is no `Dataset` or refuses the settings, and folders that
     do not exist.
     """
+    dataset, first = _loaded(group), group.get("first_classes")
+    return dataset if first is None else FirstClasses(dataset, first)
+
+
+def _loaded(group: Mapping[str, Any]) -> Dataset:
     from xconsensus.datasets.coco import COCO
     from xconsensus.datasets.cub200 import CUB200
     from xconsensus.datasets.fine_grained import CARS196, FOOD101, FineGrained, Flowers102
+    from xconsensus.datasets.flowers17 import Flowers17
     from xconsensus.datasets.imagefolder import ImageFolder
     from xconsensus.datasets.imagenet import ImageNet
     from xconsensus.datasets.oxford_pets import OxfordPets
@@ -62,6 +76,7 @@ def load(group: Mapping[str, Any]) -> Dataset:
         "coco": COCO,
         "cub200": CUB200,
         "flowers102": Flowers102,
+        "flowers17": Flowers17,
         "food101": partial(FineGrained, FOOD101),
         "imagefolder": ImageFolder,
         "imagenet": ImageNet,

@@ -1,6 +1,7 @@
 """Images as a committee sees them: the short edge resized, the centre cut out, and their masks likewise."""
 
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from xconsensus.datasets.first_classes import whole
 from xconsensus.datasets.images import (
     ImageFiles,
     center_crop,
@@ -105,7 +107,7 @@ class CroppedImages:
     def source_size(self, record: Record) -> tuple[int, int]:
         """Width and height of the whole image, from the file's header where the loader is known to give it as it is."""
         if record not in self._sizes:
-            size = upright_size(Path(record.path)) if isinstance(self.dataset, ImageFiles) else None
+            size = upright_size(Path(record.path)) if isinstance(whole(self.dataset), ImageFiles) else None
             self._sizes[record] = size or self.dataset.image(record).shape[1::-1]
         return self._sizes[record]
 
@@ -163,6 +165,7 @@ class CroppedImages:
             raise lacking[0]
         if lacking:
             way = "are left out" if self.skip_bad else "must not be chosen to be explained"
+            way = "are not explained" if self._some_without_mask else way
             log.info(f"{len(lacking)} of {len(records)} images have no mask and {way}: {lacking[0]}")
 
     def objects(self, record: Record) -> list[tuple[str, NDArray[np.bool_]]]:
@@ -186,8 +189,14 @@ class CroppedImages:
     def usable(self, records: Sequence[Record], masks: bool = False) -> list[Record]:
         """``records`` whose images (and ``masks``) can be read, the others counted; all of them unless ``skip_bad``.
 
+        With ``masks``, those of a data set that has some without a mask are left out in any case.
+
         Raises InputError where none can be read.
         """
+        if masks and self._some_without_mask:
+            count = len(records)
+            if not (records := [record for record in records if self._has_mask(record)]):
+                raise InputError(f"none of the {count} images to explain has a mask; set dataset.masks=null")
         if not self.skip_bad:
             return list(records)
         kept = [record for record in records if self._is_usable(record, masks)]
@@ -196,6 +205,16 @@ class CroppedImages:
         if not kept:
             raise InputError(f"none of the {len(records)} images of the data set can be read")
         return kept
+
+    @property
+    def _some_without_mask(self) -> bool:
+        return getattr(self.dataset, "some_without_mask", False)
+
+    def _has_mask(self, record: Record) -> bool:
+        with suppress(InputError):
+            getattr(self.dataset, "mask_file")(record)  # noqa: B009
+            return True
+        return False
 
     def _is_usable(self, record: Record, masks: bool) -> bool:
         try:

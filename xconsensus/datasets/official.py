@@ -59,7 +59,7 @@ def table(path: Path, *kinds: Callable[[str], Any]) -> list[tuple[Any, ...]]:
         try:
             rows.append(tuple(kind(word) for kind, word in zip(kinds, words, strict=True)))
         except ValueError as error:
-            form = " ".join("NUMBER" if kind is int else "NAME" for kind in kinds)
+            form = " ".join("NAME" if kind is str else "NUMBER" for kind in kinds)
             raise InputError(f"{path}:{number}: {line.strip()!r} is not of the form {form}") from error
     return rows
 

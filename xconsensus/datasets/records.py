@@ -38,7 +38,8 @@ class Dataset(Protocol):
     """A labelled set of single-object images, some with the object's pixel mask.
 
     It may tell where an image's mask lies (``mask_file(record)``, InputError where it is missing), and which pixels
-    count neither as object nor as background (``void(record)``, bool of the image's (H, W), or None).
+    count neither as object nor as background (``void(record)``, bool of the image's (H, W), or None). With
+    ``some_without_mask``, images that lack a mask are as they should be, and are not explained.
     """
 
     @property

@@ -55,6 +55,7 @@ def weights_settings(experiment: Experiment, member: Member, recipe: Recipe, tra
         "member": member.settings(),
         "finetune": recipe.settings(),
         "seed": experiment.seed,
+        **({"folded": True} if recipe.prepare and member.folded else {}),
         **rule_of_training(member),
     }
 
@@ -86,6 +87,12 @@ def with_trained_weights(experiment: Experiment, member: Member, read: bool = Tr
         stat = path.stat()
         _verify_once(path, stat.st_mtime_ns, stat.st_size)
     return replace(member, weights=str(path), weights_key=None, pretrained=False)
+
+
+def way_of(experiment: Experiment, member: Member) -> str:
+    """How a member's network was prepared for its training; empty where it was not, or not trained."""
+    trained = experiment.config["committee"]["finetune"]
+    return str(read_header(experiment.store.weights(member.name)).get("way", "")) if trained else ""
 
 
 @cache

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xconsensus.datasets import Record
+from xconsensus.datasets import Record, mask_kind
 from xconsensus.errors import InputError
 from xconsensus.experiment.artefacts import chosen_by, explained_images, label_maps, segmenter_settings
 from xconsensus.experiment.experiment import Experiment
@@ -24,6 +25,7 @@ from xconsensus.experiment.explanations import (
 from xconsensus.experiment.predicted import test_predictions
 from xconsensus.scores.accuracy import ensemble_accuracy
 from xconsensus.scores.metrics import AP_WEIGHTS, Intervals, areas
+from xconsensus.scores.tables_of_members import with_mask_kind
 from xconsensus.store.shards import Shards
 
 
@@ -117,6 +119,10 @@ class Given:
     def weighted(self) -> Callable[[NDArray[np.floating]], NDArray[np.floating]]:
         """What turns a map before its average precision: ``score.ap_weights``."""
         return AP_WEIGHTS[self.experiment.config["score"]["ap_weights"]]
+
+    def marked(self, table: pd.DataFrame) -> pd.DataFrame:
+        """A table with average precisions, where masks are boxes with the column masks, which says so."""
+        return with_mask_kind(table, mask_kind(self.experiment.dataset))
 
     def areas(self, record: Record, mask: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[Any] | None]:
         """`metrics.areas` of an image's explanations and a mask of it."""

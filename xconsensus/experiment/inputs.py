@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from xconsensus.datasets import Dataset, Record
+from xconsensus.datasets.first_classes import whole
 from xconsensus.datasets.images import ImageFiles, reads_otherwise
 from xconsensus.errors import InputError
 from xconsensus.progress import say_once
@@ -80,10 +81,10 @@ class Inputs:
 
     def _was_read_otherwise(self, path: str) -> bool:
         """Whether the version before read other pixels from an image file; own code's reading is its own."""
-        if not isinstance(self.dataset, ImageFiles):
+        if not isinstance(dataset := whole(self.dataset), ImageFiles):
             return False
         try:
-            return reads_otherwise(Path(path), self.dataset.white)
+            return reads_otherwise(Path(path), dataset.white)
         except InputError:  # nobody could read it
             return False
 

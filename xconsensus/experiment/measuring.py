@@ -1,18 +1,25 @@
 """What scores are of: members' accuracies, similarities and average precisions, measured some images at a time."""
 
+from contextlib import suppress
 from itertools import accumulate
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from xconsensus.datasets import Record
+from xconsensus.datasets.selection import choose
+from xconsensus.errors import InputError
+from xconsensus.experiment.experiment import Experiment
 from xconsensus.experiment.explanations import IMAGES_AT_A_TIME, by_member, in_full_precision
 from xconsensus.experiment.given import Given
 from xconsensus.experiment.score_settings import similarity_of
 from xconsensus.progress import counter
 from xconsensus.scores.metrics import average_precision, without_spread
 from xconsensus.scores.tables_of_members import Measured
+
+TRAINING_MASKS = 200
 
 
 def measure(given: Given) -> Measured:
@@ -50,6 +57,19 @@ def _compare(given: Given, records: list[Record], measured: Measured) -> None:
         for row, image_id in enumerate(ids):
             measured.reliability[row, column] = shards.number(image_id, "reliability")
             measured.samples[row, column] = shards.number(image_id, "samples")
+
+
+def mean_training_mask(experiment: Experiment) -> NDArray[np.floating] | None:
+    """The mean (size, size) of the masks of the first training images of each class, at most `TRAINING_MASKS` in all;
+    None where the committee is not trained on the data set, or these have none.
+    """
+    if not experiment.config["committee"]["finetune"]:
+        return None
+    total, count = np.zeros((experiment.images.size,) * 2), 0
+    for record in choose(experiment.inputs.records("train"), "first", TRAINING_MASKS, None, experiment.seed):
+        with suppress(InputError):  # of some images there are none
+            total, count = total + experiment.images.mask(record), count + 1
+    return total / count if count else None
 
 
 def objects_table(given: Given) -> pd.DataFrame:

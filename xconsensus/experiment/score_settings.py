@@ -29,12 +29,14 @@ from xconsensus.members.member import Member
 from xconsensus.scores.committees import extras_of, family_of
 from xconsensus.scores.estimation import FEWEST
 from xconsensus.scores.metrics import without_spread
+from xconsensus.scores.rules import Rule, rule_by_name
 from xconsensus.store.files import read_csv, read_json, read_settings
 from xconsensus.store.provenance import Settings, as_json, difference
 from xconsensus.store.shards import Shards
 from xconsensus.store.tensors import read_header, read_tensor
 
-LATER = ("several", "estimation", "measures")  # tables that scores of earlier versions lack, and hold without
+# tables that scores of earlier versions lack, and hold without
+LATER = ("several", "estimation", "measures", "rules", "pairs", "baselines")
 
 
 def _rules(experiment: Experiment) -> dict[str, str]:
@@ -46,15 +48,20 @@ def _rules(experiment: Experiment) -> dict[str, str]:
 
 def similarity_of(experiment: Experiment) -> Similarity:
     """The similarity that the explainer's group of the config names; InputError when it cannot."""
-    explainer = experiment.explainer
-    if explainer["similarity"] not in SIMILARITIES:
-        known = nearest(explainer["similarity"], SIMILARITIES)
-        raise InputError(f"explainer.similarity={explainer['similarity']} is unknown{known}")
-    if explainer["similarity"] == "cosine":
-        return Similarity("cosine")
-    if not (sigma := explainer.get("sigma")) or sigma <= 0:
-        raise InputError(f"explainer.sigma={sigma}: the similarity {explainer['similarity']} needs a positive number")
-    return Similarity(explainer["similarity"], sigma)
+    name, sigma = experiment.explainer["similarity"], experiment.explainer.get("sigma")
+    if name not in SIMILARITIES:
+        raise InputError(f"explainer.similarity={name} is unknown{nearest(name, SIMILARITIES)}")
+    if not Similarity(name).has_sigma:
+        return Similarity(name)
+    if not sigma or sigma <= 0:
+        raise InputError(f"explainer.sigma={sigma}: the similarity {name} needs a positive number")
+    return Similarity(name, sigma)
+
+
+def rules_of(experiment: Experiment) -> list[Rule]:
+    """The explainer's own rule, and those of ``score.rules`` that are others; InputError for one that is none."""
+    own = Rule(experiment.explainer["vote"], similarity_of(experiment))
+    return list(dict.fromkeys([own, *map(rule_by_name, experiment.config["score"]["rules"] or [])]))
 
 
 def tables_settings(experiment: Experiment, consensus: Shards, images: int) -> dict[str, Settings]:
@@ -84,7 +91,12 @@ def tables_settings(experiment: Experiment, consensus: Shards, images: int) -> d
     found["members"] = {**of_all, **similarity, **scored}
     if members > 1:
         found["measures"] = {**of_all, **similarity}
+        found["pairs"] = {**of_all, **similarity}
+    if len(rules := rules_of(experiment)) > 1:
+        found["rules"] = {**of_all, **weights, "rules": [rule.name for rule in rules]}
     # after the members' tables, of which these are made
+    if experiment.dataset.has_masks:
+        found["baselines"] = {**of_all, **scored}
     if hasattr(experiment.dataset, "instances"):
         found["several"] = {**of_all, **scored}
     shown = [member.name for member in trained if member.name in experiment.shown_members]

@@ -1,6 +1,7 @@
 """A member's training from its last finished epoch to weights on the disk."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from traceback import walk_tb
@@ -20,8 +21,10 @@ from xconsensus.jobs.memory import is_out_of_memory
 from xconsensus.jobs.worklog import Worklog
 from xconsensus.members.member import Member
 from xconsensus.members.network import Network
+from xconsensus.members.preparing import PROBE, Preparation
 from xconsensus.members.preprocessing import rule_of_training
-from xconsensus.members.training import Images, Recipe, State, train
+from xconsensus.members.training import Images, Recipe, State, train, whole_pass
+from xconsensus.members.weights import head_tensors
 from xconsensus.progress import counter
 from xconsensus.store.files import remove
 from xconsensus.store.provenance import check_settings
@@ -56,6 +59,9 @@ def train_member(
     images = Images(read, [record.label for record in usable])
     network = network_for(experiment, member, untrained=True)
     state = _restore(checkpoint) if ready(checkpoint) else State()
+    prepared = _prepared(network, images, recipe, settings["classes"], state) if recipe.prepare else None
+    if prepared and prepared.way == PROBE:
+        recipe = replace(recipe, learning_rate=recipe.probed_learning_rate)
     with counter(title, recipe.epochs, "epochs", experiment.config["progress"]) as count:
         count.add(state.epoch)
         try:
@@ -77,8 +83,20 @@ def train_member(
             else:
                 raise
             raise InputError(f"member {member.name}: {reason}") from error
-    write_tensors(path, _own(network.model.state_dict()), settings, history=state.history, training=notes)
+    way = {}
+    if prepared:
+        prepared.fold()
+        way = {"way": prepared.way}
+    write_tensors(path, _own(network.model.state_dict()), settings, history=state.history, training=notes, **way)
     remove(checkpoint)
+
+
+def _prepared(network: Network, images: Images, recipe: Recipe, classes: int, state: State) -> Preparation:
+    """The network of so many classes made ready to be trained, or to go on from a ``state``."""
+    prepared = Preparation(network, head_tensors(network.member, classes))
+    if not state.epoch:
+        prepared.fit(partial(whole_pass, network, images, recipe.batch_size))
+    return prepared
 
 
 def draw_member(experiment: Experiment, member: Member) -> None:

@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from xconsensus.errors import InputError
 from xconsensus.figures import style
-from xconsensus.figures.tables import EXPLAINERS, group_names
+from xconsensus.figures.tables import EXPLAINERS, group_names, masks_of
 
 # Columns of `diluted`: what its vertical axis says, and the columns of the table, circles first, then triangles
 _DILUTED = (
@@ -64,7 +64,7 @@ def fig08(trials: pd.DataFrame, members: int, caption: str = "") -> style.Sheet:
         complete = axes.axhline(means[members], color=style.RED, linestyle="--", linewidth=1.2)
         entries[f"Complete committee ({members} members)"] = complete
     axes.set_xlabel("Members of the committee")
-    axes.set_ylabel("mAP of the consensus to the segmentation")
+    axes.set_ylabel(f"mAP of the consensus to the {masks_of(trials)}")
     style.tidy(axes)
     style.lay_out(figure)
     style.finish(figure, entries, caption)

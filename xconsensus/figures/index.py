@@ -15,6 +15,7 @@ from xconsensus.figures import curves, galleries, scatter, tables
 from xconsensus.figures.comparison import comparison
 from xconsensus.figures.gallery import gallery
 from xconsensus.figures.method import fig01
+from xconsensus.figures.pairs import pairs
 from xconsensus.figures.results import Results, Scores, departures, doubts
 
 Arguments = tuple[Any, ...]
@@ -49,6 +50,9 @@ MEASURED = Need(
     lambda r: all(each.measures is not None for each in r.scores.values()),
     "it takes two members; where scores are of an earlier version, run score again",
 )
+PAIRED = Need(lambda r: any(each.pairs is not None for each in r.scores.values()), "scores have no pairs.csv")
+BESIDE = Need(lambda r: any(each.baselines is not None for each in r.scores.values()), "scores have no baselines.csv")
+BY_RULES = Need(lambda r: any(each.rules is not None for each in r.scores.values()), "scores have no rules.csv")
 ESTIMATED = Need(
     lambda r: all(each.estimation is not None and len(each.estimation) for each in r.scores.values()),
     "it takes four members, and labels; where scores are of an earlier version, run score again",
@@ -155,6 +159,21 @@ def _measures(results: Results) -> Arguments:
     return results.members, {name: each.measures for name, each in results.scores.items()}, results.level
 
 
+def _baselines(results: Results) -> Arguments:
+    return ({name: each.baselines for name, each in results.scores.items() if each.baselines is not None},)
+
+
+def _pairs(results: Results) -> Arguments:
+    every = results.scores.items()
+    found = {results.title(name): (each.pairs, each.members) for name, each in every if each.pairs is not None}
+    return found, results.caption("families side by side, in each from the least to the most accurate")
+
+
+def _rules(results: Results) -> Arguments:
+    found = {name: each.rules for name, each in results.scores.items() if each.rules is not None}
+    return results.members, found, results.level
+
+
 def _estimation(results: Results) -> Arguments:
     return ({name: each.estimation for name, each in results.scores.items()},)
 
@@ -250,6 +269,7 @@ _FIGURES = (
     Entry("sec51", "mAP by number and size of objects", curves.sec51, _one(_several), (OBJECTS, COUNTED), ("coco",)),
     Entry("sec452", "a family among others", curves.sec452, _one(_random), (FAMILY, FOUR_OF_FAMILY, SCORED), _IMAGENET),
     Entry("diluted", "the consensus among voters that guess", curves.diluted, _one(_diluted), (RANDOM, SCORED)),
+    Entry("pairs", "members' similarity to each other", pairs, _one(_pairs), (PAIRED,)),
 )
 _TABLES = (
     Entry("table1", "five models in order", tables.table1, _one(_table1), (), _IMAGENET, (TABLE_1,), True),
@@ -258,6 +278,8 @@ _TABLES = (
     Entry("subsets", "r of some members alone", tables.subsets, _one(_leveled), (ACCURACIES, SCORED), published=True),
     Entry("several", "sec51 in numbers", tables.several, _one(lambda r: (r.several,)), (OBJECTS, COUNTED)),
     Entry("measures", "what goes with accuracy", tables.measures, _one(_measures), (ACCURACIES, MEASURED)),
+    Entry("rules", "findings by other votes and similarities", tables.rules, _one(_rules), (ACCURACIES, BY_RULES)),
+    Entry("baselines", "mAP beside maps that no network made", tables.baselines, _one(_baselines), (MASKS, BESIDE)),
     Entry("sigma", "the RBF's sigma halved and doubled", sigma, _one(_sigma), (RBF,)),
     Entry("estimation", "accuracy from scores, or few labels", tables.estimation, _one(_estimation), (ESTIMATED,)),
     Entry("comparison", "each claim of the paper beside this run's number", comparison, _one(_comparison), (SCORED,)),

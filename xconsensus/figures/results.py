@@ -36,7 +36,7 @@ class Picture(NamedTuple):
 @dataclass(frozen=True)
 class Images:
     """The explained images: ``pixels`` RGB uint8 (H, W, 3), ``mask`` (H, W), and each category of ``objects`` with its
-    mask, by image id. ``has_masks`` says whether there are masks.
+    mask, by image id. ``has_masks`` says whether there are masks, ``mask_kind`` that these are boxes.
     """
 
     pictures: Sequence[Picture] = ()
@@ -44,6 +44,7 @@ class Images:
     pixels: Callable[[str], Pixels] = absent
     mask: Callable[[str], Mask] = absent
     objects: Callable[[str], Sequence[tuple[str, Mask]]] = lambda _: ()
+    mask_kind: str = ""
 
     def spread(self, count: int) -> list[Picture]:
         """At most ``count`` of the images, spread over them."""
@@ -57,8 +58,9 @@ class Images:
 class Scores:
     """One explainer's scores: its ``method``, the tables that `score` writes, and its maps.
 
-    ``growing``, ``random``, ``family``, ``diluted``, ``estimation``, ``measures``, ``objects`` and ``several`` are None
-    where the run has none. ``map_of`` gives a member's explanation, or the consensus, (H, W), by member and image id;
+    ``growing``, ``random``, ``family``, ``diluted``, ``estimation``, ``measures``, ``rules``, ``pairs``,
+    ``baselines``, ``objects`` and ``several`` are None where the run has none. ``map_of`` gives a member's explanation,
+    or the consensus, (H, W), by member and image id;
     ``prediction_of`` the class that a member predicts, in words, and its probability. ``extras`` is how many others
     join the family in a random committee.
     """
@@ -73,6 +75,9 @@ class Scores:
     diluted: pd.DataFrame | None = None
     estimation: pd.DataFrame | None = None
     measures: pd.DataFrame | None = None
+    rules: pd.DataFrame | None = None
+    pairs: pd.DataFrame | None = None
+    baselines: pd.DataFrame | None = None
     objects: pd.DataFrame | None = None
     several: pd.DataFrame | None = None
     extras: tuple[int, int] = (0, 0)
@@ -140,8 +145,11 @@ class Results:
 
     @property
     def weighted(self) -> str:
-        """Of which maps average precisions are, in words; empty where of the maps as they are."""
-        return "" if self.ap_weights == "signed" else f"average precision of {self.ap_weights} maps"
+        """Of which maps average precisions are, and to which masks, in words; empty where of the maps as they are to
+        segmentations.
+        """
+        maps = "" if self.ap_weights == "signed" else f"average precision of {self.ap_weights} maps"
+        return "; ".join(filter(None, [maps, f"masks are {kind}" if (kind := self.images.mask_kind) else ""]))
 
     @property
     def first(self) -> Scores:

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from xconsensus.errors import InputError
 from xconsensus.figures import style
 from xconsensus.figures.names import Label, write_names
-from xconsensus.figures.tables import EXPLAINERS
+from xconsensus.figures.tables import EXPLAINERS, masks_of
 from xconsensus.published import ENSEMBLE
 from xconsensus.scores.metrics import ENOUGH, Correlation, correlation
 
@@ -26,7 +26,7 @@ _ACCURACY, _SCORE, _MAP = "accuracy", "consensus_score", "mean_average_precision
 _AXES = {
     _ACCURACY: "Accuracy",
     _SCORE: "Consensus score",
-    _MAP: "mAP to the segmentation",
+    _MAP: "mAP to the {masks}",
 }
 
 
@@ -137,8 +137,8 @@ def _panels(
             axes.update_datalim(_consensus(table, x, y)[[x, y]].to_numpy(dtype=float))
         axes.margins(0.08)
         axes.autoscale_view()
-        axes.set_xlabel(labels[0] if labels else _AXES[x])
-        axes.set_ylabel(labels[1] if labels else _AXES[y])
+        axes.set_xlabel(labels[0] if labels else _AXES[x].format(masks=masks_of(table)))
+        axes.set_ylabel(labels[1] if labels else _AXES[y].format(masks=masks_of(table)))
         style.tidy(axes)
         axes.tick_params(labelleft=True)
         title = _title(EXPLAINERS.get(name, name), correlation(drawn[x], drawn[y], level), short=columns > 2)

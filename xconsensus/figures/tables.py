@@ -19,6 +19,7 @@ from xconsensus.published import ENSEMBLE
 from xconsensus.scores.estimation import SCORE
 from xconsensus.scores.measures import with_accuracy
 from xconsensus.scores.metrics import Correlation, correlation
+from xconsensus.scores.rules import by_rule
 from xconsensus.scores.several import STARTS
 from xconsensus.scores.subsets import subsets as subsets_of
 
@@ -89,7 +90,7 @@ def table2(members: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
     Columns: member, family, accuracy, consensus_score_<explainer> of each explainer, then
     mean_average_precision_<explainer> of those with masks. NaN where an explainer lacks the member. Where members see
-    images of different sizes, input_size, in pixels, as text.
+    images of different sizes, input_size, in pixels, as text; where finetune prepared some, how: prepared.
 
     Raises InputError if there is no explainer, or two explainers disagree about a member's accuracy.
     """
@@ -111,6 +112,9 @@ def table2(members: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     if sizes.nunique() > 1:
         own = merged["member"].map(sizes[~sizes.index.duplicated()])
         merged["input_size"] = ["" if np.isnan(size) else f"{size:.0f}" for size in own]
+    ways = pd.concat([table.set_index("member").get("prepared", pd.Series(dtype=object)) for table in members.values()])
+    if len(ways := ways.dropna()):
+        merged["prepared"] = merged["member"].map(ways[~ways.index.duplicated()]).fillna("")
     return merged.reset_index(drop=True)
 
 
@@ -152,6 +156,22 @@ def correlations(
     return result
 
 
+def masks_of(table: pd.DataFrame) -> str:
+    """What the average precisions in a table of scores are taken to: boxes, or the segmentation."""
+    return str(table["masks"].iloc[0]) if "masks" in table else "segmentation"
+
+
+def naming_masks(table: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """A table whose columns, and texts, of mean average precision say to which ``kind`` of masks, as boxes; empty: as
+    it is.
+    """
+    if not kind:
+        return table
+    words = {"mean_average_precision": f"mean_average_precision_to_{kind}", "mAP": f"mAP to {kind}"}
+    cells = table.replace(words, regex=True)
+    return cells.rename(columns=lambda name: str(name).replace(*next(iter(words.items()))))
+
+
 def subsets(members: Mapping[str, pd.DataFrame], level: float = 0.95) -> pd.DataFrame:
     """`scores.subsets.subsets` of each explainer's members, the ensemble left out, with a first column explainer."""
     tables = []
@@ -189,6 +209,20 @@ def measures(
     found = [with_accuracy(measured[name], members[name], level).assign(explainer=name) for name in members]
     table = pd.concat(found, ignore_index=True)
     return table[["explainer", *table.columns.drop("explainer")]]
+
+
+def rules(
+    members: Mapping[str, pd.DataFrame], by_rules: Mapping[str, pd.DataFrame], level: float = 0.95
+) -> pd.DataFrame:
+    """`scores.rules.by_rule` of each explainer's members.csv and rules.csv, one below the other."""
+    table = pd.concat([by_rule(by_rules[name], members[name], level).assign(explainer=name) for name in by_rules])
+    return table[["explainer", *table.columns.drop("explainer")]]
+
+
+def baselines(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Each explainer's baselines.csv, one below the other."""
+    table = pd.concat([table.assign(explainer=name) for name, table in tables.items()])
+    return table[["explainer", *table.columns.drop("explainer")]].fillna({"members_below": ""})
 
 
 def estimation(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

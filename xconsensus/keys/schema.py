@@ -30,6 +30,9 @@ class Dataset:
     name: str = key(REQUIRED, "folder below output_dir")
     loader: str = key(REQUIRED, "what reads it: a name, or your own class as path/to/file.py:NAME")
     explain_split: str = key("test", "the split whose images are explained")
+    first_classes: int | None = key(
+        None, "so many classes alone, the first in the order of the labels; null: all", least=2
+    )
     white: float | None = key(
         None,
         "value that is white in image files of more than 8 bits a channel, as in white=4095; null: what each file"
@@ -76,7 +79,10 @@ class _Coco(_InFolders):
 @dataclass(frozen=True)
 class _Cub200(Dataset):
     root: Folder = key(REQUIRED, "the folder with images.txt")
-    masks: Folder | None = key("segmentations", "folder of the masks' archive; null: do without")
+    masks: Folder | None = key(
+        "segmentations",
+        "folder of the masks' archive; boxes: each bird's bounding box counts as its mask; null: do without",
+    )
     mask_threshold: float = key(127, "mask values above it are the bird")
 
 
@@ -91,6 +97,13 @@ class _Official(Dataset):
 class _Flowers102(_Official):
     masks: Folder | None = key("segmim", "folder of the masks' archive; null: do without")
     mask_tolerance: int = key(48, "background is within it of pure blue")
+
+
+@dataclass(frozen=True)
+class _Flowers17(Dataset):
+    root: Folder = key(REQUIRED, "the folder with jpg/ and classes.csv")
+    masks: Folder | None = key("masks", "folder of the masks; null: do without")
+    split_seed: int = key(0, "of the draw of 40 training, 20 validation and 20 test images a class")
 
 
 @dataclass(frozen=True)
@@ -110,6 +123,7 @@ LOADERS: dict[str, type[Dataset]] = {
     "coco": _Coco,
     "cub200": _Cub200,
     "flowers102": _Flowers102,
+    "flowers17": _Flowers17,
     "food101": _Official,
     "imagefolder": _ImageFolder,
     "imagenet": _ImageNet,
@@ -213,6 +227,12 @@ class Finetune:
     frozen_statistics: bool = key(
         False, "batch normalisation keeps its statistics: for weights in which it was folded away"
     )
+    prepare: bool = key(
+        False,
+        "before the first step, batch normalisation that is an identity or folded away (committee.members.NAME.folded)"
+        " is put back, and the head is zero; networks without any get a linear probe as their head. Not in the paper",
+    )
+    probed_learning_rate: float = key(0.001, "in place of learning_rate for networks with a probe; not in the paper")
     random_crop: bool = key(True, "of input_size out of the short edge at resize; paper: 224 of 256")
     flip: float = key(0.5, "probability of a horizontal flip; not in the paper")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = key(
@@ -269,6 +289,11 @@ class Score:
         " (LIME's vote is of squares) | absolute | squared",
     )
 
+    rules: list[str] | None = key(
+        ["normalised_squares+cosine_squared", "signed+cosine", "positive+cosine"],
+        "votes and similarities, and sigmas of the RBF, beside the explainer's own, as VOTE+SIMILARITY or"
+        " min_max+rbf+2.5, from the same explanations; null: none. Not in the paper",
+    )
     shares: list[float] = key(
         [0, 0.25, 0.5, 0.75, 0.9],
         "of random members among the voters, where the committee has any (section 5.1)",
@@ -298,10 +323,14 @@ class Plot:
     """Of these, what cannot be drawn from the run is left out, with the reason."""
 
     figures: list[str] = key(
-        [*(f"fig{number:02}" for number in range(1, 16)), "sec51", "sec452", "diluted"], "figures that are drawn"
+        [*(f"fig{number:02}" for number in range(1, 16)), "sec51", "sec452", "diluted", "pairs"],
+        "figures that are drawn",
     )
     tables: list[str] = key(
-        ["table1", "table2", "correlations", "subsets", "several", "measures", "sigma", "estimation", "comparison"],
+        [
+            *("table1", "table2", "correlations", "subsets", "several", "measures", "rules", "baselines"),
+            *("sigma", "estimation", "comparison"),
+        ],
         "tables that are written",
     )
     gallery: int = key(3, "how many images get a figure of their own (figures 2, 3 and 9)", least=1)

@@ -34,7 +34,8 @@ class Member:
     preprocessing are ``resize``, ``input_size`` (pixels), ``mean``, ``std`` (of RGB in 0..1), ``interpolation`` and
     ``crop_mode``: center crops from the short edge at ``resize``, squash from both edges, border from the long
     edge, with borders of the colour ``mean``. Where they are the library's, ``as_library``, images are resized and
-    cut as it does it; the others' crops lie as what is explained.
+    cut as it does it; the others' crops lie as what is explained. The convolutions of a ``folded`` member's file hold
+    the batch normalisation that followed them: training may put it back (`preparing`).
     """
 
     name: str
@@ -54,6 +55,7 @@ class Member:
     crop_mode: str = "center"
     as_library: bool = False
     random: bool = False
+    folded: bool = False
 
     def weights_file(self) -> Path | None:
         """The file that the weights are read from, None without one; InputError naming the member that lacks it."""
@@ -156,6 +158,7 @@ def _member(name: str, spec: dict[str, Any], size: int, resize: int, weights_dir
     check_type(f"committee.members.{name}.random", random := spec.get("random", False), True)
     if random and (other := next((key for key in ("weights", "pretrained") if spec.get(key)), None)):
         raise InputError(f"member {name}: random=true and {other}={spec[other]}: drop one")
+    check_type(f"committee.members.{name}.folded", spec.get("folded", False), True)
     spec.setdefault("family", name)
     folder = Path(weights_dir) if weights_dir else Path()
     if spec["library"] == "module" and ".py:" in spec["model"]:

@@ -35,6 +35,8 @@ class Recipe:
     random_crop: bool
     flip: float
     precision: str
+    prepare: bool = False
+    probed_learning_rate: float = 0.001
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -47,10 +49,12 @@ class Recipe:
     def settings(self) -> dict[str, Any]:
         """What a header says of the recipe; options taken out since stand there with the value that changes nothing.
 
-        So weights trained before stay valid, unless such an option shaped them.
+        Those added since stand there only where they shape weights. So weights trained before stay valid, unless an
+        option that was taken out shaped them.
         """
         taken_out = {"schedule": "cosine", "label_smoothing": 0.0, "keep": "last", "validation": 0.1}
-        return {**vars(self), **taken_out}
+        added = () if self.prepare else ("prepare", "probed_learning_rate")
+        return {**{key: value for key, value in vars(self).items() if key not in added}, **taken_out}
 
     def rate(self, epoch: float) -> float:
         """Learning rate at a moment in epochs since the start: a line up to the end of the warm-up, times a cosine."""
@@ -120,6 +124,16 @@ def train(network: Network, images: Images, recipe: Recipe, seed: int, state: St
         yield state
     model.eval()
     set_trainable(model, False)
+
+
+def whole_pass(network: Network, images: Images, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The centre crop of each image, normalised (n, 3, size, size), and its label (n,), on the network's device."""
+    for first in range(0, len(images.labels), batch_size):
+        batch = range(first, min(first + batch_size, len(images.labels)))
+        middle, none = torch.full((len(batch), 2), 0.5), torch.zeros(len(batch), dtype=torch.bool)
+        inputs = crops(images, batch, network.member.input_size, middle, none).to(network.device)
+        labels = torch.tensor([images.labels[index] for index in batch], device=network.device)
+        yield network.resized(network.normalise(inputs)), labels
 
 
 def _epoch(

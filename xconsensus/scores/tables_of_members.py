@@ -99,6 +99,11 @@ def correlations_table(members: pd.DataFrame, level: float) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def with_mask_kind(table: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """The table, with the column masks where what average precision is taken to has a ``kind``, as boxes."""
+    return table.assign(masks=kind) if kind else table
+
+
 def noise(members: pd.DataFrame, reliability: Floats) -> str:
     """What sampling noise does to the scores of a members table, in a line; ``reliability`` is (n, m)."""
     own = members[members["member"] != ENSEMBLE]

@@ -103,6 +103,7 @@ def _describe(experiment: Experiment, member: Member) -> None:
     weights = experiment.store.weights(member.name)
     made, tested = read_header(weights), read_header(experiment.store.predictions("test", member.name))
     content = {"history": made["history"], "settings": made["settings"], "accuracy": tested["accuracy"]}
+    content |= {"way": made["way"]} if "way" in made else {}
     write_json(weights.with_suffix(".json"), content)
 
 
@@ -130,7 +131,8 @@ def _plan(
             what = "random weights" if member.random else "as it is"
             what = f"to train, {recipe.epochs} epochs of {len(training)} images" if steps else what
             parameters = sum(tensor.numel() for tensor in network.model.parameters())
-            estimate = images * seconds_a_pass(network, member.input_size)
+            predicted = images + len(training) * bool(steps and recipe.prepare)  # to prepare is a pass over these
+            estimate = predicted * seconds_a_pass(network, member.input_size)
             estimate += steps * (seconds_a_pass(network, member.input_size, "weights") if steps else 0)
             size, passes, seconds = size + (4 * parameters if steps else 0), passes + steps, seconds + estimate
             what = "trained already" if trained else what

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from xconsensus.datasets import Record
+from xconsensus.datasets import Record, mask_kind
 from xconsensus.datasets.coco_masks import annotation
 from xconsensus.errors import InputError, nearest
 from xconsensus.experiment.artefacts import explained_images
@@ -38,6 +38,7 @@ from xconsensus.scores.locations import (
     scaled,
 )
 from xconsensus.scores.metrics import Intervals
+from xconsensus.scores.tables_of_members import with_mask_kind
 from xconsensus.store.files import read_csv, read_settings, remove, write_csv, write_json
 from xconsensus.store.locks import claimed
 from xconsensus.store.pictures import write_png, write_tiff
@@ -81,7 +82,8 @@ def locate(experiment: Experiment) -> None:
             write_csv(paths[name], boxes_table(found[name].rows), settings)
         if measured:
             intervals = Intervals(options["bootstrap"], options["level"], seed)
-            write_csv(table, locations_table({name: found[name] for name in measured}, intervals), of_table)
+            located = locations_table({name: found[name] for name in measured}, intervals)
+            write_csv(table, with_mask_kind(located, mask_kind(experiment.dataset)), of_table)
         if nowhere := sum(row["left"] is None for each in found.values() for row in each.rows):
             log.info(f"{experiment.explainer_name}: {nowhere} maps have one value everywhere, or none above 0: no box")
     if experiment.dataset.has_masks:

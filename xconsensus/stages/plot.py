@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from xconsensus.datasets import Record
+from xconsensus.datasets import Record, mask_kind
 from xconsensus.datasets.imagefolder import class_words
 from xconsensus.errors import InputError, nearest
 from xconsensus.experiment.artefacts import (
@@ -120,7 +120,7 @@ def make(found: Results, wanted: Sequence[str], store: Store, *, by_name: bool) 
     """
     left_out: defaultdict[str, list[str]] = defaultdict(list)
     written: dict[str, dict[str, bytes]] = {}
-    shown: list[Shown] = []
+    shown, kind = list[Shown](), found.images.mask_kind
     for name in wanted:
         entry = FIGURES.get(name) or TABLES[name]
         if reason := entry.lack(found, by_name):
@@ -128,7 +128,9 @@ def make(found: Results, wanted: Sequence[str], store: Store, *, by_name: bool) 
             continue
         for suffix, arguments in entry.arguments(found).items():
             if name in TABLES:
-                written[f"{name}{suffix}"] = _table(entry.draw(*arguments), found.shown_titles)
+                written[f"{name}{suffix}"] = _table(
+                    tables.naming_masks(entry.draw(*arguments), kind), found.shown_titles
+                )
                 continue
             if (table := numbers_behind(name, arguments)) is not None:
                 written[f"{name}{suffix}"] = {".csv": as_csv(table)}
@@ -188,11 +190,12 @@ def _table(table: pd.DataFrame, titles: Mapping[str, str]) -> dict[str, bytes]:
 
 
 def _print(found: Results) -> None:
-    print(f"\n{found.caption()}\n\n{rendering.to_text(tables.table2(found.members), found.shown_titles)}")
+    named = partial(tables.naming_masks, kind=found.images.mask_kind)
+    print(f"\n{found.caption()}\n\n{rendering.to_text(named(tables.table2(found.members)), found.shown_titles)}")
     accuracies = [f"{found.first.members[column].iloc[-1]:.3f} by {words}" for column, words in ENSEMBLES.values()]
     print(f"Row consensus: ensemble by {found.ensemble}; its accuracy is {' and '.join(accuracies)}.\n")
     print(f"Correlations over the members, with {100 * found.level:g} % intervals\n")
-    print(rendering.to_text(tables.correlations(found.members, level=found.level), found.shown_titles))
+    print(rendering.to_text(named(tables.correlations(found.members, level=found.level)), found.shown_titles))
 
 
 # --- results ---
@@ -238,6 +241,7 @@ def _images(experiment: Experiment, records: Sequence[Record]) -> Images:
         lambda image_id: images.image(by_id[image_id]),
         lambda image_id: images.mask(by_id[image_id]),
         lambda image_id: images.objects(by_id[image_id]),
+        mask_kind(experiment.dataset),
     )
 
 
@@ -246,7 +250,8 @@ def _scores(experiment: Experiment, records: Sequence[Record]) -> Scores:
     folder = experiment.store.scores(experiment.committee, experiment.explainer_name)
     settings = tables_settings(experiment, consensus_of(experiment), len(records))
     check_scores(experiment, folder, settings, records)
-    tables_of = ("growing", "random", "family", "diluted", "estimation", "measures", "several", "objects")
+    others = ("estimation", "measures", "rules", "pairs", "baselines", "several", "objects")
+    tables_of = ("growing", "random", "family", "diluted", *others)
     known = [name for name in tables_of if name in settings or name == "objects"]  # objects.csv is one of members'
     optional = {name: read_csv(path) for name in known if (path := folder / f"{name}.csv").is_file()}
     similarity = similarity_of(experiment)
@@ -255,7 +260,7 @@ def _scores(experiment: Experiment, records: Sequence[Record]) -> Scores:
         members=read_csv(folder / "members.csv"),
         images=read_csv(folder / "images.csv"),
         on_superpixels=bool(segmenter_settings(experiment)),
-        sigma=similarity.sigma if similarity.name != "cosine" else None,
+        sigma=similarity.sigma if similarity.has_sigma else None,
         extras=tuple(settings["random"]["extras"]) if "random" in settings else (0, 0),
         method=experiment.explainer["method"],
         map_of=maps.of,

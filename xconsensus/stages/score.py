@@ -11,17 +11,21 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from xconsensus.consensus import ballot_of
+from xconsensus.datasets import mask_kind
+from xconsensus.experiment.artefacts import way_of
 from xconsensus.experiment.experiment import Experiment, start
 from xconsensus.experiment.explanations import IMAGES_AT_A_TIME, by_image
 from xconsensus.experiment.given import Given, what_is_given
-from xconsensus.experiment.measuring import measure, objects_table, sizes_of
+from xconsensus.experiment.measuring import mean_training_mask, measure, objects_table, sizes_of
 from xconsensus.experiment.predicted import test_predictions
-from xconsensus.experiment.score_settings import inputs_of, outdated, similarity_of, tables_settings
+from xconsensus.experiment.score_settings import inputs_of, outdated, rules_of, similarity_of, tables_settings
 from xconsensus.progress import log
 from xconsensus.scores import committees
+from xconsensus.scores.alignment import AREAS, CENTRE, TRAINING, baselines_table, centred, own_areas
 from xconsensus.scores.estimation import estimation
 from xconsensus.scores.measures import measures_table, of_predictions, scores_by_votes, votes_of_others
-from xconsensus.scores.metrics import correlation, mean_over_images
+from xconsensus.scores.metrics import correlation, mean_over_images, without_spread
+from xconsensus.scores.rules import rules_table
 from xconsensus.scores.several import several_table, sizes_table
 from xconsensus.scores.tables_of_members import Measured, correlations_table, images_table, members_table, noise
 from xconsensus.store.files import read_csv, read_json, read_settings, write_csv, write_json, write_long_csv
@@ -84,16 +88,21 @@ def make_members(given: Given, path: Path, settings: Settings) -> None:
     families = [member.family for member in experiment.members]
     everybody = pd.DataFrame({"member": names, "family": families, "accuracy": own})
     everybody["input_size"] = [member.input_size for member in experiment.members]
+    if any(ways := [way_of(experiment, member) for member in experiment.members]):
+        everybody["prepared"] = ways
     everybody["explained_right"] = mean_over_images(given.right)
     members = members_table(everybody, (ensemble[0], ensemble[1]), measured, given.intervals)
     hidden = set(names).difference(experiment.shown_members)
     members = members[~members["member"].isin(hidden)]
     parts = (slice(first, first + IMAGES_AT_A_TIME) for first in range(0, len(ids), IMAGES_AT_A_TIME))
-    write_long_csv(path.with_name("images.csv"), (images_table(ids[p], names, measured.of(p)) for p in parts))
+    write_long_csv(
+        path.with_name("images.csv"), (given.marked(images_table(ids[p], names, measured.of(p))) for p in parts)
+    )
     if hasattr(experiment.dataset, "instances"):
         write_csv(path.with_name("objects.csv"), objects_table(given))
-    write_csv(path.with_name("correlations.csv"), correlations_table(members, experiment.config["score"]["level"]))
-    write_csv(path, members, settings)
+    correlations = correlations_table(members, experiment.config["score"]["level"])
+    write_csv(path.with_name("correlations.csv"), given.marked(correlations))
+    write_csv(path, given.marked(members), settings)
     _say_what_is_left_out(given, measured, members)
 
 
@@ -113,6 +122,9 @@ def _say_what_is_left_out(given: Given, measured: Measured, members: pd.DataFram
         )
     if experiment.dataset.has_masks and (outside := int(np.isnan(measured.average_precision[:, -1]).sum())):
         log.info(f"{outside} images left out of mAP: their object lies outside the centre crop")
+    if kind := mask_kind(experiment.dataset):
+        whole = sum(bool(experiment.images.mask(record).all()) for record in given.records)
+        log.info(f"masks are {kind}, {whole} of {len(given.records)} the whole explained image, where any map has AP 1")
     if np.isfinite(measured.reliability).any():
         log.info(f"{experiment.explainer_name}: {noise(members, measured.reliability)}")
 
@@ -136,7 +148,8 @@ def make_growing(given: Given, path: Path, settings: Settings) -> None:
         for record, values in zip(given.records, by_image(given.explanations, given.ids), strict=True)
     )
     seed, trials, sizes = given.experiment.seed, settings["trials"], range(1, members + 1)
-    write_csv(path, committees.growing_committees(images, members, sizes, trials, seed, given.weighted), settings)
+    found = committees.growing_committees(images, members, sizes, trials, seed, given.weighted)
+    write_csv(path, given.marked(found), settings)
 
 
 def make_diluted(given: Given, path: Path, settings: Settings) -> None:
@@ -159,7 +172,7 @@ def make_diluted(given: Given, path: Path, settings: Settings) -> None:
     table["consensus_score"], table["random_score"] = scores[:, own].mean(1), np.nanmean(scores[:, random], axis=1)
     found = [correlation(accuracy, score) for score in scores[:, own]]
     table["pearson_r"], table["spearman_r"] = [r.pearson_r for r in found], [r.spearman_r for r in found]
-    write_csv(path, table, settings)
+    write_csv(path, given.marked(table), settings)
 
 
 def make_estimation(given: Given, path: Path, settings: Settings) -> None:
@@ -183,6 +196,47 @@ def make_measures(given: Given, path: Path, settings: Settings) -> None:
     found = scores_by_votes(images, votes, similarity_of(experiment))
     predicted = of_predictions(lambda: (probabilities for probabilities, _ in test_predictions(experiment)))
     write_csv(path, measures_table([member.name for member in experiment.members], found, predicted), settings)
+
+
+def make_rules(given: Given, path: Path, settings: Settings) -> None:
+    """Write rules.csv: scores and average precision by other votes and similarities, from the same explanations."""
+    experiment, has_masks = given.experiment, given.experiment.dataset.has_masks
+    images = (
+        (values, given.areas(record, experiment.images.mask(record)) if has_masks else None)
+        for record, values in zip(given.records, by_image(given.explanations, given.ids), strict=True)
+    )
+    names = [member.name for member in experiment.members]
+    write_csv(path, given.marked(rules_table(images, names, rules_of(experiment), given.weighted)), settings)
+
+
+def make_baselines(given: Given, path: Path, settings: Settings) -> None:
+    """Write baselines.csv: average precision of consensus and members beside that of maps that no network made."""
+    images, size = given.experiment.images, given.experiment.images.size
+    fixed = {CENTRE: centred(size)}
+    if (mean := mean_training_mask(given.experiment)) is not None:
+        fixed[TRAINING] = mean
+
+    def maps() -> Iterator[tuple[NDArray[np.bool_], NDArray[np.bool_], dict[str, NDArray[np.floating]]]]:
+        for record in given.records:
+            mask, void = images.mask(record), images.void(record)
+            labels = given.labels.values(record.image_id).numpy().reshape(size, size) if given.labels else None
+            own = {} if labels is None else {AREAS: own_areas(labels)}
+            yield mask, np.ones_like(mask) if void is None else ~void, {**fixed, **own}
+
+    table = baselines_table(maps(), read_csv(path.with_name("members.csv")))
+    write_csv(path, given.marked(table), settings)
+
+
+def make_pairs(given: Given, path: Path, settings: Settings) -> None:
+    """Write pairs.csv: the mean similarity of each member's explanations to each other's."""
+    names, similarity = [member.name for member in given.experiment.members], similarity_of(given.experiment)
+    found = []
+    for values in by_image(given.explanations, given.ids):
+        blank = without_spread(values)
+        found.append(np.where(blank | blank[:, None], np.nan, similarity.of_pairs(values.double()).numpy()))
+    means = mean_over_images(np.stack(found))
+    table = pd.DataFrame({"member": np.repeat(names, len(names)), "other": names * len(names)})
+    write_csv(path, table.assign(similarity=means.ravel()), settings)
 
 
 def make_random(given: Given, path: Path, settings: Settings) -> None:
@@ -227,6 +281,9 @@ MAKERS: dict[str, Callable[[Given, Path, Settings], None]] = {
     "diluted": make_diluted,
     "members": make_members,
     "several": make_several,
+    "baselines": make_baselines,
     "estimation": make_estimation,
     "measures": make_measures,
+    "rules": make_rules,
+    "pairs": make_pairs,
 }
