@@ -46,7 +46,7 @@ def refused(outcome: Outcome, *culprits: str, folder: Path | None = None) -> Non
         (["ls", "--config-dir", "nowhere"], ["nowhere"]),
         (["explain", "--config-dir", "nowhere"], ["nowhere"]),
         (["explain", "explainer=smoothgrad", "explainer.keep_probability=0.3"], ["explainer.keep_probability"]),
-        (["explain", "explainer=3"], ["Config group", "explainer=lime"]),
+        (["explain", "explainer=3"], ["explainer=3", "known: lime, smoothgrad"]),
         (["explain", "lime"], ["lime"]),
     ],
     ids=lambda value: " ".join(value),

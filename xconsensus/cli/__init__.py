@@ -85,7 +85,7 @@ def _run(stage: str) -> None:
     from xconsensus.keys.words import faults_told, for_hydra
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print; _exit_on prints it as one line
-    folder = config_dir(sys.argv[1:])
+    folder, _ = config_dir(sys.argv[1:])
     # key=value words first: Hydra's parser refuses them on both sides of an option
     jobs.failed, jobs.sweep, jobs.as_json = [], None, stage == "doctor" and "--json" in sys.argv
     words = [word for word in sys.argv[1:] if not (jobs.as_json and word == "--json")]  # unknown to Hydra

@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from xconsensus.errors import InputError, nearest
 from xconsensus.keys.schema import METHODS, keys_of
+from xconsensus.keys.words import check_option
 
 
 def for_each_explainer(config: DictConfig, several: bool) -> list[DictConfig]:
@@ -33,7 +34,8 @@ def for_each_explainer(config: DictConfig, several: bool) -> list[DictConfig]:
         if name == chosen:
             configs.append(config)
             continue
-        configs.append(compose("run", overrides=[*search, *words, f"explainer={name}"]))
+        check_option("explainer", name)
+        configs.append(compose("run", overrides=[*search, *words, f'explainer="{name}"']))
         OmegaConf.copy_cache(config, configs[-1])
     own = {name: _own_keys(name, each, search) for name, each in zip(names, configs, strict=True)}
     _keep_own(configs, own)
@@ -59,7 +61,7 @@ class _Keys(NamedTuple):
 def _own_keys(name: str, config: DictConfig, search: Sequence[str]) -> _Keys:
     if method := METHODS.get(str(config.explainer.get("method"))):
         return _Keys(keys_of(method), all=True)
-    return _Keys(compose("run", overrides=[*search, f"explainer={name}"]).explainer, all=False)
+    return _Keys(compose("run", overrides=[*search, f'explainer="{name}"']).explainer, all=False)
 
 
 def _keep_own(configs: Sequence[DictConfig], own: Mapping[str, _Keys]) -> None:
