@@ -1,8 +1,10 @@
 """Every key of the config: kinds, defaults and sentences; what is said of keys and values that cannot be."""
 
+import ast
 import inspect
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -138,7 +140,8 @@ def test_a_value_is_taken_as_its_key_takes_it(words: str, key: str, value: objec
         ("explain.shard_images=null", r"^explain\.shard_images=null is not a whole number$"),
         ("score.level=1", r"^score\.level=1 is not above 0 and below 1$"),
         ("finetune.learning_rate=nan", r"is not a number"),
-        ("explain.precision=flot32", r"is none of auto, .*; nearest: .*float32"),
+        ("explainer.sampling=paired", r"paired was taken out: hadamard"),
+        ("explain.precision=flot32", r"flot32 is unknown; nearest: .*float32"),
         ("locate.threshold=otso", r"is not otsu or a number"),
         ("committee.only=one", r"write committee\.only=\[one\]$"),
         ("committee.members.one=5", r"^committee\.members\.one=5 is not keys with values"),
@@ -299,3 +302,64 @@ def test_a_key_applies_to_the_explainers_that_have_it(monkeypatch: pytest.Monkey
     assert (smoothgrad["noise"], smoothgrad["samples"], "sampling" in smoothgrad) == (0.2, 50, False)
     assert found[0]["output_dir"] == found[1]["output_dir"]
     assert found[0]["output_dir"].startswith("photos (2), 1e3/")
+
+
+# --- advice ---
+
+STANDS_FOR = {"FOLDER": "photos", "NAME": "mine", "FILE": "net.pth", "N": "3", "...": "mine"}  # in advice
+
+
+def advised(text: str) -> Iterator[str]:
+    """The words KEY=VALUE of a text, as one would type them."""
+    for key, value in re.findall(r"(?<![\w.{}/$-])([a-z_]+(?:\.[\w{}]+)*)=(\{\w[^}]+\}|\.\.\.|[^\s,;:)`'\"]*)", text):
+        yield f"{key.replace('{}', 'test')}={STANDS_FOR.get(value.rstrip('.') or value, value.rstrip('.'))}"
+
+
+def in_comments() -> list[tuple[str, str]]:
+    """Option of a group, and what a comment of its file gives to type."""
+    files = sorted(CONF.glob("*/*.yaml"))
+    comments = {f"{path.parent.name}={path.stem}": " ".join(re.findall(r"#(.*)", path.read_text())) for path in files}
+    return sorted({(option, word) for option, text in comments.items() for word in advised(text)})
+
+
+def in_messages() -> list[str]:
+    """What texts of the package give to type; a value that is put in there is {}."""
+    found = set()
+    for path in Path(schema.__file__).parents[1].rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+            texts = [part.value if isinstance(part, ast.Constant) else "{}" for part in parts]
+            found |= {*advised("".join(text for text in texts if isinstance(text, str)))}
+    return sorted(word for word in found if "." in word.partition("=")[0])
+
+
+def typed(*words: str) -> None:
+    """Take words of the command line, with the folders that their data set, committee and experiment ask for."""
+    given = dict(word.split("=", 1) for word in words)
+    for group, key in (("dataset", "dataset.root"), ("committee", "committee.weights_dir"), ("experiment", "root")):
+        file = CONF / group / f"{given.get(group)}.yaml"
+        if file.is_file() and re.search(rf"^{key.rpartition('.')[2]}: *\?\?\?", file.read_text(), re.MULTILINE):
+            given.setdefault(key, "here")
+    if given.get("committee") in ("imagenet7", "pets10", "vit8"):
+        given.setdefault("dataset.root", "here")
+    composed(*(f"{key}={value}" for key, value in given.items()))
+
+
+@pytest.mark.parametrize(("option", "word"), in_comments())
+def test_what_a_comment_gives_to_type_is_taken(option: str, word: str) -> None:
+    typed(option, word)
+
+
+def test_keys_that_messages_name_exist() -> None:
+    known = {f"{prefix}{name}" for prefix, kind in sections({}).items() for name in keys_of(kind)}
+    known |= {f"{group}.{name}" for group in KINDS for kind in KINDS[group].values() for name in keys_of(kind)}
+    named = {".".join(word.partition("=")[0].split(".")[:2]) for word in in_messages()}
+    assert len(named) > 50
+    assert named - known <= {"hydra.searchpath", "explainers.lime"}
+
+
+@pytest.mark.parametrize("word", [word for word in in_messages() if not re.search(r"=$|\{\}|\[$|=paired", word)])
+def test_what_a_message_gives_to_type_is_taken(word: str) -> None:
+    group, _, name = word.partition("=")[0].partition(".")
+    kinds = [option for option, kind in KINDS.get(group, {}).items() if name.split(".")[0] in keys_of(kind)]
+    typed(*(f"{group}={option}" for option in kinds[:1]), word)

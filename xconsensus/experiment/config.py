@@ -19,7 +19,7 @@ def plain(config: DictConfig, say: bool = True) -> dict[str, Any]:
     """
     check_keys(OmegaConf.to_container(config, resolve=False))  # type: ignore[arg-type]
     with faults_told():
-        given: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+        given: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     take_removed(given, say)
     values = taken(given)
     dataset = values["dataset"]

@@ -4,7 +4,6 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -37,7 +36,8 @@ def check_keys(raw: Mapping[str, Any]) -> None:
         raise InputError(
             "experiment: its keys are not where they belong: the file's first line must be `# @package _global_`"
         )
-    referred = {match.lstrip(".") for text in _texts(raw) for match in re.findall(r"\$\{([\w.]+)\}", text)}
+    texts = dict(_texts(raw))
+    referred = {match.lstrip(".") for text in texts.values() for match in re.findall(r"\$\{([\w.]+)\}", text)}
     for prefix, kind in sections(raw).items():
         group = _at(raw, prefix)
         if not isinstance(group, dict):
@@ -51,6 +51,10 @@ def check_keys(raw: Mapping[str, Any]) -> None:
             if field.metadata.get("default") == REQUIRED and name not in group:
                 where = _own_file(raw, prefix[:-1], name)
                 raise InputError(f"{prefix}{name} is not set: add `{name}:` to {where}, or give {prefix}{name}=...")
+    if unset := sorted((key.count("."), key) for key, text in texts.items() if text == REQUIRED):
+        raise InputError(
+            f"{unset[0][1]} is not set: give it on the command line"
+        )  # the plainest: others may refer to it
 
 
 def _at(raw: Mapping[str, Any], prefix: str) -> Any:
@@ -79,11 +83,13 @@ def _is_read(full: str, referred: set[str]) -> bool:
     return any(name == full or name.startswith(f"{full}.") or full.endswith(f".{name}") for name in referred)
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Each key and its value, of those that are text."""
     if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping | list):
-        yield from chain.from_iterable(map(_texts, value.values() if isinstance(value, Mapping) else value))
+        yield key, value
+    below = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for name, each in below:
+        yield from _texts(each, f"{key}.{name}".lstrip("."))
 
 
 def nearest_key(full: str, raw: Mapping[str, Any]) -> str:
@@ -122,7 +128,7 @@ def _take(key: str, value: Any, hint: Any) -> Any:
             return as_taken
     choices = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
     if len(kinds) == 1 and choices:
-        raise InputError(f"{key}={value} is none of {', '.join(choices)}{nearest(str(value), choices)}")
+        raise InputError(f"{key}={value} is unknown{nearest(str(value), choices)}")
     words = choices + [words_of(kind) for kind in kinds if get_origin(kind) is not Literal]
     shown = "null" if value is None else value
     raise InputError(f"{key}={shown} is not {' or '.join(words)}{_advice(key, value, kinds)}")

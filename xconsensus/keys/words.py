@@ -28,7 +28,7 @@ _PLAIN = re.compile(r"""(?!null$|'|")[^"\\[\]{}(),$\\]+""")
 _MEANINGS = (
     (r"Could not (?:override|delete from config\.)[^']*'([^'@]+)", r"\1: no such key; see --help for all"),
     (r"(Unsupported [^:]* in defaults|Config group override must be)[ :]*(.*)", r"a YAML's list of defaults: \1 \2"),
-    (r"issing mandatory value: (\S+)", r"\1 is not set: give it on the command line"),
+    (r"issing mandatory value: .* full_key: (\S+)", r"\1 is not set: give it on the command line"),
     (
         r"Environment variable '(\S+)' not found.* full_key: (\S+)",
         r"\2: the environment has no \1: export \1=..., or give the value itself",
