@@ -135,6 +135,8 @@ def test_a_value_is_taken_as_its_key_takes_it(words: str, key: str, value: objec
     ("words", "said"),
     [
         ("dry_run=5", r"^dry_run=5 is not true or false$"),
+        ("seed=-1", r"^seed=-1 is less than 0$"),
+        ("finetune.momentum=1", r"^finetune\.momentum=1 is not below 1$"),
         ("seed=a", r"^seed=a is not a whole number$"),
         ("explain.images=0", r"^explain\.images=0 is less than 1$"),
         ("explain.shard_images=null", r"^explain\.shard_images=null is not a whole number$"),
