@@ -168,9 +168,9 @@ def test_a_read_only_folder_stops_each_stage_in_a_line(photographs: Project, dis
         assert ended.code == 0, ended.output
     refused(runs.run(*with_stage(photographs, "plot"), "plot.figures=[fig99]"), "fig99")
     for stage in EVERY_STAGE:
-        for more in ((), ("dry_run=true",)):
+        for more in ((), ("dry_run=true",))[stage == "plot" :]:
             ended = runs.run(*with_stage(photographs, stage), *more)
-            print("XX", stage, more, ended.code, ended.output[-300:])
+            assert ended.code == 0, ended.output
     disk.remount("rw")
     (photographs.outputs / "pets/explanations/lime/first" / f".0f.{HOST}.4194304.tmp").write_bytes(b"")
     disk.remount("ro")

@@ -1,7 +1,7 @@
 """What exists: the config groups' options, and the nearest names to a misspelt one."""
 
-import importlib.resources
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ def listing(arguments: Sequence[str]) -> str:
 
     Raises InputError for an unknown kind or folder.
     """
-    folders = [Path(str(importlib.resources.files("xconsensus.conf")))]
+    conf = find_spec("xconsensus.conf")  # importing it would import all of Hydra
+    assert conf is not None
+    folders = [Path(each) for each in conf.submodule_search_locations or ()]
     kinds = [*arguments]
     if any(word.startswith("-") for word in arguments):
         from xconsensus.cli.folder import config_dir  # imports all of Hydra, which no other listing needs
