@@ -48,6 +48,7 @@ def refused(outcome: Outcome, *culprits: str, folder: Path | None = None) -> Non
         (["explain", "explainer=smoothgrad", "explainer.keep_probability=0.3"], ["explainer.keep_probability"]),
         (["explain", "explainer=3"], ["explainer=3", "known: lime, smoothgrad"]),
         (["explain", "lime"], ["lime"]),
+        (["explain", "--cfg", "job", "seed=1", "dataset.root"], ["dataset.root: no key=value", "needs quotes"]),
     ],
     ids=lambda value: " ".join(value),
 )

@@ -235,6 +235,12 @@ def test_an_own_file_comes_before_the_package_s(tmp_path: Path) -> None:
     assert "samples: 24" in outcome.out
 
 
+def test_a_member_is_taken_out_behind_an_option(tmp_path: Path) -> None:
+    write(tmp_path / "committee/t.yaml", "name: t\nmembers: {one: {}, two: {}}\n")
+    words = ("--config-dir", str(tmp_path), "committee=t", "--cfg", "job", "-p", "committee.members")
+    assert xconsensus("explain", *words, "~committee.members.two").out.strip().endswith("one: {}")
+
+
 def test_an_experiment_without_its_package_line_is_told_so(tmp_path: Path) -> None:
     write(tmp_path / "experiment/mine.yaml", "explain: {images: 2}\n")
     outcome = xconsensus("explain", "--config-dir", str(tmp_path), "experiment=mine")
@@ -276,7 +282,7 @@ def test_files_of_another_suffix_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("stage", "word", "said"),
     [
-        ("run", "explainer.sampelling=hadamard", "no such key of lime or smoothgrad; nearest: sampling"),
+        ("run", "explainer.sampelling=hadamard", "no such key of lime or smoothgrad; nearest: explainer.sampling"),
         ("status", "explainer.sampelling=hadamard", "no such key of lime or smoothgrad"),
         ("run", "explainers=[5]", "explainer=5: no such explainer; known: lime, smoothgrad"),
         ("status", "explainers=[lime.yaml]", "explainer=lime.yaml: leave out the suffix: explainer=lime"),

@@ -69,17 +69,19 @@ def _keep_own(configs: Sequence[DictConfig], own: Mapping[str, _Keys]) -> None:
     every = {str(key) for keys in own.values() for key in keys.names}
     unknown = {str(key) for each in configs for key in each.explainer} - every
     if unknown and all(keys.all for keys in own.values()):
-        raise InputError(f"explainer.{min(unknown)}: no such key of {' or '.join(own)}{_hint(min(unknown), every)}")
+        raise _unknown("explainer", min(unknown), " or ".join(own), every)
     for each, (name, keys) in zip(configs, own.items(), strict=True):
         with open_dict(each):
             for key in {*each.explainer} & (every - {*keys.names}):
                 del each.explainer[key]
             for key, value in (each.of_explainer.get(name) or {}).items():
                 if keys.all and key not in keys.names:
-                    raise InputError(f"explainers.{name}.{key}: no such key of {name}{_hint(str(key), keys.names)}")
+                    raise _unknown(f"explainers.{name}", str(key), name, keys.names)
                 each.explainer[key] = value
 
 
-def _hint(key: str, known: Collection[str]) -> str:
+def _unknown(group: str, key: str, explainers: str, known: Collection[str]) -> InputError:
     whose = [name for name, method in METHODS.items() if key in keys_of(method)]
-    return f"; it is a key of {' and '.join(whose)}" if whose else nearest(key, known)
+    near = nearest(f"{group}.{key}", [f"{group}.{each}" for each in known])
+    hint = f"; it is a key of {' and '.join(whose)}" if whose else near
+    return InputError(f"{group}.{key}: no such key of {explainers}{hint}")
