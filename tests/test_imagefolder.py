@@ -85,6 +85,17 @@ def test_a_split_with_some_of_the_classes_keeps_the_labels(tmp_path: Path) -> No
     assert [r.label for r in folder(tmp_path, {"train": "train", "test": "val"}).records("test")] == [2]
 
 
+def test_a_split_s_folder_may_be_given_as_a_path(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root.parent)
+    here = Path(root.name)
+    for given in (".", root.name, str(root)):
+        assert folder(here, {"test": given}).records("test") == folder(here).records("test")
+    with pytest.raises(InputError, match=r"dataset\.splits: .* is not below dataset\.root="):
+        folder(here / "cat", {"test": str(root / "dog")})
+    with pytest.raises(InputError, match=rf"{root.name}/dogs: no such folder"):
+        folder(here, {"test": "dogs"})
+
+
 def test_labels_follow_the_given_order_of_classes(root: Path) -> None:
     dataset = folder(root, classes=["fox", "dog", "cat"])
     assert {r.image_id.split("/")[0]: r.label for r in dataset.records("test")} == {"dog": 1, "cat": 2}

@@ -37,7 +37,8 @@ class ImageFolder(ImageFiles):
     Photographs in folders below a class folder are of this class too. Folders and files of operating systems, of
     ``masks`` and of xconsensus itself are passed over; other files that are not read are counted in a line.
 
-    ``splits`` maps each split to its folder below ``root`` ("." for root itself); splits may share a folder.
+    ``splits`` maps each split to its folder below ``root`` ("." for root itself), or to the path to that folder; splits
+    may share a folder.
     ``masks`` is a folder of the same layout, or the same folder (see `MaskFolder`); values above ``mask_threshold`` are
     the object, or with ``mask_invert`` the others, but for ``mask_void``, whose pixels count for nothing.
 
@@ -62,7 +63,7 @@ class ImageFolder(ImageFiles):
         classes: list[str] | str | None = None,
     ) -> None:
         self.root = Path(root)
-        self.splits = {split: self.root / folder for split, folder in splits.items()}
+        self.splits = {split: _folder_of(self.root, folder) for split, folder in splits.items()}
         self.masks = Path(masks) if masks else None
         self.mask_threshold, self.mask_void, self.mask_invert = mask_threshold, mask_void, mask_invert
         for folder in (self.root, *self.splits.values(), *([self.masks] if self.masks else [])):
@@ -213,6 +214,16 @@ def class_words(name: str) -> str:
     from timm.data import ImageNetInfo
 
     return str(ImageNetInfo("imagenet-22k").label_name_to_description(name)).split(",")[0]
+
+
+def _folder_of(root: Path, folder: str) -> Path:
+    """A split's folder below ``root``, which may also be given as it lies from here; InputError for one beside it."""
+    if not os.path.isabs(folder) and (root / folder).is_dir():
+        return root / folder
+    below = Path(os.path.relpath(folder, root))
+    if os.path.isabs(folder) and ".." in below.parts:
+        raise InputError(f"dataset.splits: {folder} is not below dataset.root={root}: give the root above all splits")
+    return root / (folder if ".." in below.parts else below)
 
 
 def _ordered(names: Sequence[str], folder: Path) -> tuple[str, ...]:
