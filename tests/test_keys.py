@@ -143,7 +143,7 @@ def test_a_value_is_taken_as_its_key_takes_it(words: str, key: str, value: objec
         ("score.level=1", r"^score\.level=1 is not above 0 and below 1$"),
         ("finetune.learning_rate=nan", r"is not a number"),
         ("explainer.sampling=paired", r"paired was taken out: hadamard"),
-        ("explain.precision=flot32", r"flot32 is unknown; nearest: .*float32"),
+        ("explain.precision=flot32", r"flot32 is none of auto, .*; nearest: .*float32"),
         ("locate.threshold=otso", r"is not otsu or a number"),
         ("committee.only=one", r"write committee\.only=\[one\]$"),
         ("committee.members.one=5", r"^committee\.members\.one=5 is not keys with values"),

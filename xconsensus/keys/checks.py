@@ -128,7 +128,9 @@ def _take(key: str, value: Any, hint: Any) -> Any:
             return as_taken
     choices = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
     if len(kinds) == 1 and choices:
-        raise InputError(f"{key}={value} is unknown{nearest(str(value), choices)}")
+        raise InputError(
+            f"{key}={value} is none of {', '.join(choices)}{nearest(str(value), choices).split('; known')[0]}"
+        )
     words = choices + [words_of(kind) for kind in kinds if get_origin(kind) is not Literal]
     shown = "null" if value is None else value
     raise InputError(f"{key}={shown} is not {' or '.join(words)}{_advice(key, value, kinds)}")

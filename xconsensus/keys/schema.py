@@ -43,7 +43,7 @@ class Dataset:
 @dataclass(frozen=True)
 class _InFolders(Dataset):
     root: Folder = key(REQUIRED, "folder of the photographs")
-    splits: dict[str, str] = key(REQUIRED, "folder of each split, below root")
+    splits: dict[str, str] = key(REQUIRED, "folder of each split: its path from root, or from here")
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,6 @@ class Explainer:
 
 @dataclass(frozen=True)
 class _Method(Explainer):
-    segmenter: dict[str, Any] | None = key(None, "superpixels: a function of skimage.segmentation and its arguments")
     sigma: float | None = key(None, "of the similarity rbf on 224x224 maps, scaled by side / 224")
     tolerance: float | None = key(None, "0..1: from a quarter to four times the samples until it is that reliable")
     target: Literal["predicted", "label"] = key("predicted", "class explained: predicted by the member | label")
@@ -139,6 +138,7 @@ class _Method(Explainer):
 
 @dataclass(frozen=True)
 class _Lime(_Method):
+    segmenter: dict[str, Any] | None = key(None, "superpixels: a function of skimage.segmentation and its arguments")
     samples: int = key(1000, "perturbed images, the first one unperturbed")
     sampling: Literal["iid", "hadamard"] = key("iid", "iid | hadamard")
     keep_probability: float = key(0.5, "of a superpixel in a perturbed image, independently")
