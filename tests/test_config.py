@@ -28,7 +28,9 @@ GIVEN = {
     **{("committee", path.stem): ROOT for path in (CONF / "committee").iterdir() if path.stem != "tiny"},
     **{("committee", name): [*ROOT, "committee.weights_dir=models"] for name in ("imagenet7", "pets10")},
     **{
-        ("experiment", name): ["root=real"] for name in EXPERIMENTS if name not in ("shapes", "shapes_several", "smoke")
+        ("experiment", name): ["root=real"]
+        for name in EXPERIMENTS
+        if name not in ("shapes", "shapes_diluted", "shapes_several", "smoke")
     },
 }
 
