@@ -46,8 +46,9 @@ def refused(outcome: Outcome, *culprits: str, folder: Path | None = None) -> Non
         (["ls", "--config-dir", "nowhere"], ["nowhere"]),
         (["explain", "--config-dir", "nowhere"], ["nowhere"]),
         (["explain", "explainer=smoothgrad", "explainer.keep_probability=0.3"], ["explainer.keep_probability"]),
-        (["explain", "explainer=3"], ["Config group", "explainer=lime"]),
+        (["explain", "explainer=3"], ["explainer=3", "known: lime, smoothgrad"]),
         (["explain", "lime"], ["lime"]),
+        (["explain", "--cfg", "job", "seed=1", "dataset.root"], ["dataset.root: no key=value", "needs quotes"]),
     ],
     ids=lambda value: " ".join(value),
 )
@@ -57,8 +58,8 @@ def test_misspelt_names_are_answered_with_the_nearest(arguments: list[str], culp
 
 def test_the_nearest_key_never_is_the_refused_one(photographs: Project) -> None:
     outcome = photographs.run("explain", "explainer=smoothgrad", "explainer.segmenter.max_dist=4")
-    refused(outcome, "explainer.segmenter.max_dist")
-    assert outcome.err.count("explainer.segmenter.max_dist") == 1
+    refused(outcome, "explainer.segmenter: no such key of smoothgrad; it is a key of lime")
+    assert outcome.err.count("explainer.segmenter") == 1
 
 
 @pytest.mark.parametrize(

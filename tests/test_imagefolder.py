@@ -85,20 +85,22 @@ def test_a_split_with_some_of_the_classes_keeps_the_labels(tmp_path: Path) -> No
     assert [r.label for r in folder(tmp_path, {"train": "train", "test": "val"}).records("test")] == [2]
 
 
+def test_a_split_s_folder_may_be_given_as_a_path(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root.parent)
+    here = Path(root.name)
+    for given in (".", root.name, str(root)):
+        assert folder(here, {"test": given}).records("test") == folder(here).records("test")
+    with pytest.raises(InputError, match=r"dataset\.splits: .* is not below dataset\.root="):
+        folder(here / "cat", {"test": str(root / "dog")})
+    with pytest.raises(InputError, match=rf"{root.name}/dogs: no such folder"):
+        folder(here, {"test": "dogs"})
+
+
 def test_labels_follow_the_given_order_of_classes(root: Path) -> None:
     dataset = folder(root, classes=["fox", "dog", "cat"])
     assert {r.image_id.split("/")[0]: r.label for r in dataset.records("test")} == {"dog": 1, "cat": 2}
     with pytest.raises(InputError, match=r"images/dog.*dataset\.classes"):
         folder(root, classes=["fox", "cat"]).records("test")
-
-
-def test_classes_that_are_numbers_need_no_quotes(tmp_path: Path) -> None:
-    for number in range(3):
-        paint(tmp_path / f"{number}/0.png", GREY)
-    assert [r.label for r in folder(tmp_path, classes=[2, 0, 1]).records("test")] == [1, 2, 0]
-    for given in (True, 1.5):
-        with pytest.raises(InputError, match=rf"dataset\.classes: {given} is no folder's name: put it in quotes"):
-            folder(tmp_path, classes=["0", given])
 
 
 def test_imagenet_s_labels_are_the_sorted_wordnet_ids(tmp_path: Path) -> None:
@@ -490,8 +492,6 @@ def test_void_is_neither_object_nor_background(root: Path, tmp_path: Path, caplo
     assert re.search(r"cat/9\.png.*near 0 \(1\) and near 255.*mask_threshold=127.*mask_void=255", caplog.text)
     np.testing.assert_array_equal(void.void(record), values == 255)
     assert plain.void(record) is None
-    with pytest.raises(InputError, match=r"dataset\.mask_void=white is not a whole number"):
-        folder(root, mask_void="white")
 
 
 @pytest.mark.parametrize(("levels", "said"), [((0, 1, 255), True), ((0, 100, 200), False), ((0, 1, 2), False)])
@@ -529,8 +529,6 @@ def test_an_inverted_mask_is_warned_of_and_turned_on_demand(tmp_path: Path, said
             assert re.search(r"2 of 3 masks.*a/1\.png \(87%.*a/2\.png \(87%.*dataset\.mask_invert=true", said.text)
             said.clear()
         assert not said.records
-    with pytest.raises(InputError, match=r"dataset\.mask_invert=yes please is not true or false"):
-        given(mask_invert="yes please")
     paint(tmp_path / "masks/a/0.png", np.full((20, 30), 255, np.uint8))
     with pytest.raises(InputError, match=r"a/0\.png.*empty, every pixel.*mask_invert=true"):
         given(mask_invert=True).mask(records[0])

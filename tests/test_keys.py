@@ -1,8 +1,10 @@
 """Every key of the config: kinds, defaults and sentences; what is said of keys and values that cannot be."""
 
+import ast
 import inspect
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -133,21 +135,36 @@ def test_a_value_is_taken_as_its_key_takes_it(words: str, key: str, value: objec
     ("words", "said"),
     [
         ("dry_run=5", r"^dry_run=5 is not true or false$"),
+        ("seed=-1", r"^seed=-1 is less than 0$"),
+        ("finetune.momentum=1", r"^finetune\.momentum=1 is not below 1$"),
         ("seed=a", r"^seed=a is not a whole number$"),
         ("explain.images=0", r"^explain\.images=0 is less than 1$"),
         ("explain.shard_images=null", r"^explain\.shard_images=null is not a whole number$"),
         ("score.level=1", r"^score\.level=1 is not above 0 and below 1$"),
         ("finetune.learning_rate=nan", r"is not a number"),
-        ("explain.precision=flot32", r"is none of auto, .*; nearest: .*float32"),
+        ("explainer.sampling=paired", r"paired was taken out: hadamard"),
+        ("explain.precision=flot32", r"flot32 is none of auto, .*; nearest: .*float32"),
         ("locate.threshold=otso", r"is not otsu or a number"),
         ("committee.only=one", r"write committee\.only=\[one\]$"),
         ("committee.members.one=5", r"^committee\.members\.one=5 is not keys with values"),
         ("explain.image=2", r"^explain\.image: no such key; nearest: explain\.images"),
         ("images=2", r"^images: no such key; nearest: explain\.images"),
+        ("committee=tiny.yaml", r"^committee=tiny\.yaml: leave out the suffix: committee=tiny$"),
+        ("experiment=[shapes.yml]", r"leave out the suffix: experiment=\[shapes\]$"),
+        ("explainer=[lime]", r"^explainer=\[lime\]: it takes one name, .* explainers=\[lime\]$"),
+        ("experiment=cub", r"^root is not set: give it on the command line$"),
+        ("dataset.name=${oc.env:NO_SUCH}", r"^dataset\.name: the environment has no NO_SUCH: export NO_SUCH="),
+        ("dataset.name=${nowhere}", r"^dataset\.name: \$\{nowhere\} is no key"),
+        ("dataset.name=${nowhere:1}", r"^dataset\.name: \$\{nowhere:\.\.\.\}: of these only oc\.env and now are known"),
         ("committee.scoerd=[a]", r"^committee\.scoerd: no such key; nearest: committee\.scored"),
         ("dataset.devkit=x", r"^dataset\.devkit: no such key"),
         ("dataset=imagefolder dataset.root=null", r"^dataset\.root=null is not a folder"),
         ("dataset=imagefolder dataset.root=[a]", r"is not a folder; .*quotes twice"),
+        (
+            "dataset=imagefolder dataset.root=p dataset.mask_void=white",
+            r"^dataset\.mask_void=white is not a whole number",
+        ),
+        ("dataset=imagefolder dataset.root=p dataset.mask_invert=perhaps", r"mask_invert=perhaps is not true or false"),
         ("dataset=imagefolder dataset.root=p dataset.classes=5", r"^dataset\.classes=5 is not .*\[5\]$"),
     ],
 )
@@ -195,7 +212,10 @@ def test_a_loader_s_keys_are_its_arguments(monkeypatch: pytest.MonkeyPatch) -> N
         ("name: t\nname: u\n", "t.yaml, line 2, column 1: found duplicate key name"),
         ("name: t\nmembers: {a: [1\n", "t.yaml, line 3"),
         ("name: t\nmembers: {null: {}}\n", "members: YAML reads a name there as null"),
-        ("members: {}\n", "committee.name is not set"),
+        ("members: {}\n", "committee.name is not set: add `name:` to /"),
+        ("members: {}\n", "/committee/t.yaml, or give committee.name=..."),
+        ("defaults: [{override /explainer: 5}]\nname: t\n", "a YAML's list of defaults: "),
+        ("defaults: [5]\nname: t\n", "a YAML's list of defaults: "),
         ("name: t\nscoerd: [a]\n", "committee.scoerd: no such key; nearest: committee.scored"),
     ],
 )
@@ -213,6 +233,12 @@ def test_an_own_file_comes_before_the_package_s(tmp_path: Path) -> None:
     )
     outcome = xconsensus("explain", "--config-dir", str(tmp_path), "--cfg", "job", "-p", "explainer")
     assert "samples: 24" in outcome.out
+
+
+def test_a_member_is_taken_out_behind_an_option(tmp_path: Path) -> None:
+    write(tmp_path / "committee/t.yaml", "name: t\nmembers: {one: {}, two: {}}\n")
+    words = ("--config-dir", str(tmp_path), "committee=t", "--cfg", "job", "-p", "committee.members")
+    assert xconsensus("explain", *words, "~committee.members.two").out.strip().endswith("one: {}")
 
 
 def test_an_experiment_without_its_package_line_is_told_so(tmp_path: Path) -> None:
@@ -256,8 +282,10 @@ def test_files_of_another_suffix_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("stage", "word", "said"),
     [
-        ("run", "explainer.sampelling=hadamard", "no such key of lime or smoothgrad; nearest: sampling"),
+        ("run", "explainer.sampelling=hadamard", "no such key of lime or smoothgrad; nearest: explainer.sampling"),
         ("status", "explainer.sampelling=hadamard", "no such key of lime or smoothgrad"),
+        ("run", "explainers=[5]", "explainer=5: no such explainer; known: lime, smoothgrad"),
+        ("status", "explainers=[lime.yaml]", "explainer=lime.yaml: leave out the suffix: explainer=lime"),
         ("plot", "explainers.lime.noise=2", "explainers.lime.noise: no such key of lime; it is a key of smoothgrad"),
         ("score", "explainer.noise=2", "explainer.noise: no such key of lime; it is a key of smoothgrad"),
     ],
@@ -282,3 +310,64 @@ def test_a_key_applies_to_the_explainers_that_have_it(monkeypatch: pytest.Monkey
     assert (smoothgrad["noise"], smoothgrad["samples"], "sampling" in smoothgrad) == (0.2, 50, False)
     assert found[0]["output_dir"] == found[1]["output_dir"]
     assert found[0]["output_dir"].startswith("photos (2), 1e3/")
+
+
+# --- advice ---
+
+STANDS_FOR = {"FOLDER": "photos", "NAME": "mine", "FILE": "net.pth", "N": "3", "...": "mine"}  # in advice
+
+
+def advised(text: str) -> Iterator[str]:
+    """The words KEY=VALUE of a text, as one would type them."""
+    for key, value in re.findall(r"(?<![\w.{}/$-])([a-z_]+(?:\.[\w{}]+)*)=(\{\w[^}]+\}|\.\.\.|[^\s,;:)`'\"]*)", text):
+        yield f"{key.replace('{}', 'test')}={STANDS_FOR.get(value.rstrip('.') or value, value.rstrip('.'))}"
+
+
+def in_comments() -> list[tuple[str, str]]:
+    """Option of a group, and what a comment of its file gives to type."""
+    files = sorted(CONF.glob("*/*.yaml"))
+    comments = {f"{path.parent.name}={path.stem}": " ".join(re.findall(r"#(.*)", path.read_text())) for path in files}
+    return sorted({(option, word) for option, text in comments.items() for word in advised(text)})
+
+
+def in_messages() -> list[str]:
+    """What texts of the package give to type; a value that is put in there is {}."""
+    found = set()
+    for path in Path(schema.__file__).parents[1].rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+            texts = [part.value if isinstance(part, ast.Constant) else "{}" for part in parts]
+            found |= {*advised("".join(text for text in texts if isinstance(text, str)))}
+    return sorted(word for word in found if "." in word.partition("=")[0])
+
+
+def typed(*words: str) -> None:
+    """Take words of the command line, with the folders that their data set, committee and experiment ask for."""
+    given = dict(word.split("=", 1) for word in words)
+    for group, key in (("dataset", "dataset.root"), ("committee", "committee.weights_dir"), ("experiment", "root")):
+        file = CONF / group / f"{given.get(group)}.yaml"
+        if file.is_file() and re.search(rf"^{key.rpartition('.')[2]}: *\?\?\?", file.read_text(), re.MULTILINE):
+            given.setdefault(key, "here")
+    if given.get("committee") in ("imagenet7", "pets10", "vit8"):
+        given.setdefault("dataset.root", "here")
+    composed(*(f"{key}={value}" for key, value in given.items()))
+
+
+@pytest.mark.parametrize(("option", "word"), in_comments())
+def test_what_a_comment_gives_to_type_is_taken(option: str, word: str) -> None:
+    typed(option, word)
+
+
+def test_keys_that_messages_name_exist() -> None:
+    known = {f"{prefix}{name}" for prefix, kind in sections({}).items() for name in keys_of(kind)}
+    known |= {f"{group}.{name}" for group in KINDS for kind in KINDS[group].values() for name in keys_of(kind)}
+    named = {".".join(word.partition("=")[0].split(".")[:2]) for word in in_messages()}
+    assert len(named) > 50
+    assert named - known <= {"hydra.searchpath", "explainers.lime"}
+
+
+@pytest.mark.parametrize("word", [word for word in in_messages() if not re.search(r"=$|\{\}|\[$|=paired", word)])
+def test_what_a_message_gives_to_type_is_taken(word: str) -> None:
+    group, _, name = word.partition("=")[0].partition(".")
+    kinds = [option for option, kind in KINDS.get(group, {}).items() if name.split(".")[0] in keys_of(kind)]
+    typed(*(f"{group}={option}" for option in kinds[:1]), word)

@@ -1,8 +1,10 @@
 """Own files that import their neighbours: what they find, and what counts in their digest."""
 
+import re
 from pathlib import Path
 
 import pytest
+from conftest import MODULE, Project
 
 from xconsensus import own_code
 from xconsensus.errors import InputError
@@ -90,3 +92,17 @@ def test_a_neighbour_that_fails_is_one_line(tmp_path: Path) -> None:
     write(tmp_path, net="import blocks\n", blocks="import sys\nsys.exit(3)\n")
     with pytest.raises(InputError, match=r"sys.exit\(3\) \(.*blocks.py, line 2\)"):
         load(tmp_path / "net.py")
+
+
+@pytest.mark.parametrize("changed", [True, False])
+def test_a_changed_neighbour_stops_the_stage(photographs: Project, changed: bool) -> None:
+    models = photographs.folder / "models"
+    (models / "grids.py").write_text(f"from sides import SIDE\n{MODULE.replace('side=8', 'side=SIDE')}")
+    write(models, sides="SIDE = 8\n", unused="SIDE = 8\n")
+    photographs.done("finetune", "committee.only=[first]")
+    files = photographs.files()
+    write(models, **{"sides" if changed else "unused": "SIDE = 4\n"})
+    outcome = photographs.run("finetune", "committee.only=[first]")
+    assert (outcome.code, len(outcome.errors)) == ((2, 1) if changed else (0, 0)), outcome.err
+    assert not changed or re.search(r"first.* made with other settings: .*grids\.py@", outcome.errors[0])
+    assert photographs.files() == files

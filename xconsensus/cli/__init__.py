@@ -3,9 +3,10 @@
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
+from itertools import pairwise
 
 STAGES = {
     "finetune": "train the members of a committee and write their predictions",
@@ -85,11 +86,10 @@ def _run(stage: str) -> None:
     from xconsensus.keys.words import faults_told, for_hydra
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print; _exit_on prints it as one line
-    folder = config_dir(sys.argv[1:])
-    # key=value words first: Hydra's parser refuses them on both sides of an option
+    folder, _ = config_dir(sys.argv[1:])
     jobs.failed, jobs.sweep, jobs.as_json = [], None, stage == "doctor" and "--json" in sys.argv
     words = [word for word in sys.argv[1:] if not (jobs.as_json and word == "--json")]  # unknown to Hydra
-    sys.argv[1:] = sorted(map(for_hydra, words), key=lambda word: not re.match(r"[+~]*\w[^=]*=", word))
+    sys.argv[1:] = map(for_hydra, _options_last(words))
     try:
         with faults_told(folder), one_line(), _help_with_sentences():
             hydra.main(version_base="1.3", config_path="pkg://xconsensus.conf", config_name=stage)(jobs.Job(stage))()
@@ -99,6 +99,16 @@ def _run(stage: str) -> None:
             print(f"error: {line}", file=sys.stderr)
     if jobs.failed or lines:
         sys.exit(2)
+
+
+def _options_last(words: Sequence[str]) -> list[str]:
+    """Words of the command line with options, and what they take, behind all else, as Hydra's parser wants them."""
+
+    def is_option(pair: tuple[str, str]) -> bool:
+        before, word = pair
+        return word.startswith("-") or (before.startswith("-") and not re.match(r"[+~]*\w[^=]*=|~", word))
+
+    return [word for _, word in sorted(pairwise(["", *words]), key=is_option)]
 
 
 @contextmanager

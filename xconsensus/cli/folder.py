@@ -20,16 +20,18 @@ class OwnFirst(SearchPathPlugin):
             search_path.prepend("own", f"file://{_folder}", SearchPathQuery(provider="main"))
 
 
-def config_dir(words: Sequence[str]) -> Path | None:
-    """The folder that the words of the command line name, from now on looked into first; None where they name none.
+def config_dir(words: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """The folder that the words of the command line name, from now on looked into first, or None; and the other words.
 
-    Raises InputError for a file in it that cannot stand in place of the package's.
+    Raises InputError for a file in it that cannot be read, or cannot stand in place of the package's.
     """
     global _folder
-    pairs = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
-    at = next((number for number, word in enumerate(pairs[:-1]) if word in ("--config-dir", "-cd")), None)
-    _folder = None if at is None else Path(pairs[at + 1]).absolute()
+    others = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    at = next((number for number, word in enumerate(others[:-1]) if word in ("--config-dir", "-cd")), None)
+    _folder = None if at is None else Path(others[at + 1]).absolute()
+    if at is not None:
+        del others[at : at + 2]
     if _folder and _folder.is_dir():
         check_own_files(_folder)
         Plugins.instance().register(OwnFirst)
-    return _folder
+    return _folder, others

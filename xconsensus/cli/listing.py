@@ -1,8 +1,9 @@
 """What exists: the config groups' options, and the nearest names to a misspelt one."""
 
-import importlib.resources
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -18,15 +19,18 @@ def listing(arguments: Sequence[str]) -> str:
 
     Raises InputError for an unknown kind or folder.
     """
-    folders = [Path(str(importlib.resources.files("xconsensus.conf")))]
-    words = [word for argument in arguments for word in argument.split("=", 1)]
-    if "--config-dir" in words:
-        at = words.index("--config-dir")
-        folders += [Path(folder) for folder in words[at + 1 : at + 2]]
-        del words[at : at + 2]
+    conf = find_spec("xconsensus.conf")  # importing it would import all of Hydra
+    assert conf is not None
+    folders = [Path(each) for each in conf.submodule_search_locations or ()]
+    kinds = [*arguments]
+    if any(word.startswith("-") for word in arguments):
+        from xconsensus.cli.folder import config_dir  # imports all of Hydra, which no other listing needs
+
+        folder, kinds = config_dir(arguments)
+        folders += [folder] if folder else []
     if not folders[-1].is_dir():
         raise InputError(f"--config-dir {folders[-1]}: no such folder")
-    kinds = words or [*GROUPS]
+    kinds = kinds or [*GROUPS]
     for kind in kinds:
         if kind not in (*GROUPS, "members"):
             raise InputError(f"ls {kind}: unknown{nearest(kind, [*GROUPS, 'members'])}")
@@ -44,18 +48,25 @@ def _options(folders: Sequence[Path], kind: str) -> str:
 
 
 def _first_comment(path: Path) -> str:
-    comments = (line[1:].strip() for line in path.read_text().splitlines() if line.startswith("#"))
+    comments = (line[1:].strip() for line in path.read_text(errors="replace").splitlines() if line.startswith("#"))
     return next((comment for comment in comments if not comment.startswith("@package")), "")
 
 
 def _members(folders: Sequence[Path]) -> str:
+    from xconsensus.keys.checks import taken
+    from xconsensus.keys.words import faults_told
     from xconsensus.members import catalogue  # takes seconds to import torch, which no other listing needs
 
     lines = []
     for committee, path in _files(folders, "committee").items():
-        config = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-        assert isinstance(config, dict)
-        found = catalogue.specifications({str(key): value for key, value in config.items()})
+        config: Any = {}
+        try:
+            with faults_told():
+                config |= OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+            own = taken({"committee": {"members": config.get("members") or {}}})["committee"]
+            found = catalogue.specifications({**config, **own})
+        except (InputError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: {error}") from error
         lines.append(f"members of {committee} ({len(found)})\n")
         for name, own in found.items():
             spec = {"family": name, "library": "", "model": "", **(config.get("member_defaults") or {}), **own}

@@ -23,7 +23,7 @@ from xconsensus.datasets.files import (
 from xconsensus.datasets.images import ImageFiles, as_its_image, checked_mask, read_mask, warn_of_noise
 from xconsensus.datasets.mask_files import MaskFolder, is_called_mask, masks_among
 from xconsensus.datasets.records import Record
-from xconsensus.errors import InputError, check_type
+from xconsensus.errors import InputError
 from xconsensus.progress import say_once
 
 # folders that hold class folders, where they hold no photographs themselves
@@ -37,7 +37,8 @@ class ImageFolder(ImageFiles):
     Photographs in folders below a class folder are of this class too. Folders and files of operating systems, of
     ``masks`` and of xconsensus itself are passed over; other files that are not read are counted in a line.
 
-    ``splits`` maps each split to its folder below ``root`` ("." for root itself); splits may share a folder.
+    ``splits`` maps each split to its folder below ``root`` ("." for root itself), or to the path to that folder; splits
+    may share a folder.
     ``masks`` is a folder of the same layout, or the same folder (see `MaskFolder`); values above ``mask_threshold`` are
     the object, or with ``mask_invert`` the others, but for ``mask_void``, whose pixels count for nothing.
 
@@ -62,12 +63,9 @@ class ImageFolder(ImageFiles):
         classes: list[str] | str | None = None,
     ) -> None:
         self.root = Path(root)
-        self.splits = {split: self.root / folder for split, folder in splits.items()}
+        self.splits = {split: _folder_of(self.root, folder) for split, folder in splits.items()}
         self.masks = Path(masks) if masks else None
         self.mask_threshold, self.mask_void, self.mask_invert = mask_threshold, mask_void, mask_invert
-        for key, given, example in (("mask_void", mask_void, 255), ("mask_invert", mask_invert, True)):
-            if given is not None:
-                check_type(f"dataset.{key}", given, example)
         for folder in (self.root, *self.splits.values(), *([self.masks] if self.masks else [])):
             if not folder.is_dir():
                 raise InputError(f"{folder}: no such folder (dataset.root, dataset.splits or dataset.masks)")
@@ -76,10 +74,8 @@ class ImageFolder(ImageFiles):
         self._apart = {os.path.realpath(folder) for folder in apart}
         if classes == "imagenet":
             classes = imagenet_wnids()
-        elif isinstance(classes, list):
-            classes = [_folder_name(name) for name in classes]
-            if twice := [name for name, count in Counter(classes).items() if count > 1]:
-                raise InputError(f"dataset.classes: names {twice[0]} twice, and a class has one label")
+        elif twice := [name for name, count in Counter(classes or ()).items() if count > 1]:
+            raise InputError(f"dataset.classes: names {twice[0]} twice, and a class has one label")
         self._given = classes is not None
         first = next(iter(self.splits.values()))
         self.classes_before = tuple(classes or subfolders(first, self._apart))
@@ -220,12 +216,14 @@ def class_words(name: str) -> str:
     return str(ImageNetInfo("imagenet-22k").label_name_to_description(name)).split(",")[0]
 
 
-def _folder_name(given: object) -> str:
-    """A folder's name as dataset.classes gives it: a whole number without quotes, too."""
-    name = str(given) if isinstance(given, int) and not isinstance(given, bool) else given
-    if not isinstance(name, str):
-        raise InputError(f"dataset.classes: {given} is no folder's name: put it in quotes")
-    return name
+def _folder_of(root: Path, folder: str) -> Path:
+    """A split's folder below ``root``, which may also be given as it lies from here; InputError for one beside it."""
+    if not os.path.isabs(folder) and (root / folder).is_dir():
+        return root / folder
+    below = Path(os.path.relpath(folder, root))
+    if os.path.isabs(folder) and ".." in below.parts:
+        raise InputError(f"dataset.splits: {folder} is not below dataset.root={root}: give the root above all splits")
+    return root / (folder if ".." in below.parts else below)
 
 
 def _ordered(names: Sequence[str], folder: Path) -> tuple[str, ...]:

@@ -3,12 +3,12 @@
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue
 
 from xconsensus import published
 from xconsensus.errors import InputError, nearest
 from xconsensus.experiment.removed import take_removed
 from xconsensus.keys.checks import check_keys, taken
+from xconsensus.keys.words import faults_told
 
 
 def plain(config: DictConfig, say: bool = True) -> dict[str, Any]:
@@ -18,10 +18,8 @@ def plain(config: DictConfig, say: bool = True) -> dict[str, Any]:
     Options that were taken out are, with a line where one is to ``say`` so.
     """
     check_keys(OmegaConf.to_container(config, resolve=False))  # type: ignore[arg-type]
-    try:
-        given: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    except (MissingMandatoryValue, InterpolationToMissingValueError) as error:
-        raise InputError(f"{_missing_key(config, error)} is not set: give it on the command line") from error
+    with faults_told():
+        given: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     take_removed(given, say)
     values = taken(given)
     dataset = values["dataset"]
@@ -35,9 +33,3 @@ def plain(config: DictConfig, say: bool = True) -> dict[str, Any]:
     if own is not None and own not in known:
         raise InputError(f"plot.published={own}: the paper has no such data set{nearest(own, known)}")
     return values
-
-
-def _missing_key(config: DictConfig, error: Exception) -> str:
-    """The mandatory key without a value, the plainest one first: values may refer to it by interpolation."""
-    missing = sorted(OmegaConf.missing_keys(config), key=lambda key: (key.count("."), key))
-    return missing[0] if missing else str(error).split("\n")[0]

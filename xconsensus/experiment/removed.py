@@ -31,3 +31,5 @@ def take_removed(values: dict[str, Any], say: bool = True) -> None:
             raise InputError(f"{key}={given} was taken out: {instead}")
         if say:
             log.info(f"{key}={given} was taken out and changes nothing: leave it out")
+    if values["explainer"].get("sampling") == "paired":
+        raise InputError("explainer.sampling=paired was taken out: hadamard needs fewer samples at every count")

@@ -53,8 +53,6 @@ class Lime:
     def __post_init__(self) -> None:
         if self.samples < 2:
             raise InputError(f"explainer.samples={self.samples}: LIME needs at least 2")
-        if self.sampling == "paired":
-            raise InputError("explainer.sampling=paired was taken out: hadamard needs fewer samples at every count")
         if self.sampling not in SAMPLINGS:
             raise InputError(f"explainer.sampling={self.sampling} is unknown{nearest(self.sampling, SAMPLINGS)}")
         if not 0 < self.keep_probability < 1:

@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from xconsensus.errors import InputError, nearest
 from xconsensus.keys.schema import METHODS, keys_of
+from xconsensus.keys.words import check_option
 
 
 def for_each_explainer(config: DictConfig, several: bool) -> list[DictConfig]:
@@ -33,7 +34,8 @@ def for_each_explainer(config: DictConfig, several: bool) -> list[DictConfig]:
         if name == chosen:
             configs.append(config)
             continue
-        configs.append(compose("run", overrides=[*search, *words, f"explainer={name}"]))
+        check_option("explainer", name)
+        configs.append(compose("run", overrides=[*search, *words, f'explainer="{name}"']))
         OmegaConf.copy_cache(config, configs[-1])
     own = {name: _own_keys(name, each, search) for name, each in zip(names, configs, strict=True)}
     _keep_own(configs, own)
@@ -59,7 +61,7 @@ class _Keys(NamedTuple):
 def _own_keys(name: str, config: DictConfig, search: Sequence[str]) -> _Keys:
     if method := METHODS.get(str(config.explainer.get("method"))):
         return _Keys(keys_of(method), all=True)
-    return _Keys(compose("run", overrides=[*search, f"explainer={name}"]).explainer, all=False)
+    return _Keys(compose("run", overrides=[*search, f'explainer="{name}"']).explainer, all=False)
 
 
 def _keep_own(configs: Sequence[DictConfig], own: Mapping[str, _Keys]) -> None:
@@ -67,17 +69,19 @@ def _keep_own(configs: Sequence[DictConfig], own: Mapping[str, _Keys]) -> None:
     every = {str(key) for keys in own.values() for key in keys.names}
     unknown = {str(key) for each in configs for key in each.explainer} - every
     if unknown and all(keys.all for keys in own.values()):
-        raise InputError(f"explainer.{min(unknown)}: no such key of {' or '.join(own)}{_hint(min(unknown), every)}")
+        raise _unknown("explainer", min(unknown), " or ".join(own), every)
     for each, (name, keys) in zip(configs, own.items(), strict=True):
         with open_dict(each):
             for key in {*each.explainer} & (every - {*keys.names}):
                 del each.explainer[key]
             for key, value in (each.of_explainer.get(name) or {}).items():
                 if keys.all and key not in keys.names:
-                    raise InputError(f"explainers.{name}.{key}: no such key of {name}{_hint(str(key), keys.names)}")
+                    raise _unknown(f"explainers.{name}", str(key), name, keys.names)
                 each.explainer[key] = value
 
 
-def _hint(key: str, known: Collection[str]) -> str:
+def _unknown(group: str, key: str, explainers: str, known: Collection[str]) -> InputError:
     whose = [name for name, method in METHODS.items() if key in keys_of(method)]
-    return f"; it is a key of {' and '.join(whose)}" if whose else nearest(key, known)
+    near = nearest(f"{group}.{key}", [f"{group}.{each}" for each in known])
+    hint = f"; it is a key of {' and '.join(whose)}" if whose else near
+    return InputError(f"{group}.{key}: no such key of {explainers}{hint}")

@@ -4,13 +4,15 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+from hydra.core.hydra_config import HydraConfig
+
 from xconsensus.errors import InputError, nearest
 from xconsensus.keys.schema import KINDS, OWN, REQUIRED, Folder, keys_of, sections
-from xconsensus.progress import log
+from xconsensus.progress import say_once
 
 _WORDS = {
     bool: "true or false",
@@ -34,7 +36,8 @@ def check_keys(raw: Mapping[str, Any]) -> None:
         raise InputError(
             "experiment: its keys are not where they belong: the file's first line must be `# @package _global_`"
         )
-    referred = {match.lstrip(".") for text in _texts(raw) for match in re.findall(r"\$\{([\w.]+)\}", text)}
+    texts = dict(_texts(raw))
+    referred = {match.lstrip(".") for text in texts.values() for match in re.findall(r"\$\{([\w.]+)\}", text)}
     for prefix, kind in sections(raw).items():
         group = _at(raw, prefix)
         if not isinstance(group, dict):
@@ -46,13 +49,28 @@ def check_keys(raw: Mapping[str, Any]) -> None:
                 raise InputError(f"{full}: no such key{nearest_key(full, raw)}; see --help for all")
         for name, (_, field) in known.items():
             if field.metadata.get("default") == REQUIRED and name not in group:
-                raise InputError(
-                    f"{prefix}{name} is not set: add `{name}:` to the {prefix[:-1]}'s YAML, or give {prefix}{name}=..."
-                )
+                where = _own_file(raw, prefix[:-1], name)
+                raise InputError(f"{prefix}{name} is not set: add `{name}:` to {where}, or give {prefix}{name}=...")
+    if unset := sorted((key.count("."), key) for key, text in texts.items() if text == REQUIRED):
+        raise InputError(
+            f"{unset[0][1]} is not set: give it on the command line"
+        )  # the plainest: others may refer to it
 
 
 def _at(raw: Mapping[str, Any], prefix: str) -> Any:
     return raw.get(prefix.rstrip(".")) if prefix else raw
+
+
+def _own_file(raw: Mapping[str, Any], group: str, key: str) -> str:
+    """The file that a group without ``key`` was read from, where Hydra has found it below the user's own folders."""
+    if HydraConfig.initialized():
+        runtime = HydraConfig.get().runtime
+        options = [runtime.choices.get(group), *(raw["explainers"] if group == "explainer" else [])]
+        folders = [source.path for source in runtime.config_sources if source.schema == "file"]
+        for path in (Path(folder, group, f"{option}.yaml") for option in options for folder in folders):
+            if path.is_file() and not re.search(rf"^{key}\s*:", path.read_text(errors="replace"), re.MULTILINE):
+                return str(path)
+    return f"the {group}'s YAML"
 
 
 def _is_free(raw: Mapping[str, Any], prefix: str) -> bool:
@@ -65,11 +83,13 @@ def _is_read(full: str, referred: set[str]) -> bool:
     return any(name == full or name.startswith(f"{full}.") or full.endswith(f".{name}") for name in referred)
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Each key and its value, of those that are text."""
     if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping | list):
-        yield from chain.from_iterable(map(_texts, value.values() if isinstance(value, Mapping) else value))
+        yield key, value
+    below = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for name, each in below:
+        yield from _texts(each, f"{key}.{name}".lstrip("."))
 
 
 def nearest_key(full: str, raw: Mapping[str, Any]) -> str:
@@ -108,7 +128,9 @@ def _take(key: str, value: Any, hint: Any) -> Any:
             return as_taken
     choices = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
     if len(kinds) == 1 and choices:
-        raise InputError(f"{key}={value} is none of {', '.join(choices)}{nearest(str(value), choices)}")
+        raise InputError(
+            f"{key}={value} is none of {', '.join(choices)}{nearest(str(value), choices).split('; known')[0]}"
+        )
     words = choices + [words_of(kind) for kind in kinds if get_origin(kind) is not Literal]
     shown = "null" if value is None else value
     raise InputError(f"{key}={shown} is not {' or '.join(words)}{_advice(key, value, kinds)}")
@@ -140,16 +162,13 @@ def _fit(key: str, value: Any, kind: Any) -> tuple[bool, Any]:
     if get_origin(kind) is Literal:
         return value in get_args(kind) and isinstance(value, str), value
     if kind in (str, Folder):
-        text = as_word(value) if isinstance(value, str | bool | int | float) else ""
-        return text != "" or value == "", os.path.expanduser(text) if kind is Folder else text
+        fits = isinstance(value, str | bool | int | float)
+        word = _as_word(key, value) if fits else ""
+        return fits, os.path.expanduser(word) if kind is Folder else word
     if get_origin(kind) is list:
-        (inner,) = get_args(kind)
-        return isinstance(value, list), [_take(key, each, inner) for each in value] if isinstance(
-            value, list
-        ) else value
+        return (fits := isinstance(value, list)), fits and [_take(key, each, *get_args(kind)) for each in value]
     if get_origin(kind) is dict:
-        inner = get_args(kind)[1]
-        return isinstance(value, dict), _take_keys(key, value, inner) if isinstance(value, dict) else value
+        return (fits := isinstance(value, dict)), fits and _take_keys(key, value, get_args(kind)[1])
     if isinstance(value, bool) or kind in (bool, NoneType):
         return type(value) is kind, value
     return isinstance(value, int if kind is int else int | float) and not math.isnan(value), value
@@ -158,17 +177,18 @@ def _fit(key: str, value: Any, kind: Any) -> tuple[bool, Any]:
 def _take_keys(key: str, value: Mapping[Any, Any], inner: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, each in value.items():
-        word = as_word(name)
-        if not isinstance(name, str | int):
-            log.info(f"{key}: YAML reads a name there as {word}, which it is called then; in quotes it is as written")
+        word = _as_word(key, name)
         own = _take(f"{key}.{word}", each, inner)
         found[word] = {**found[word], **own} if isinstance(own, dict) and isinstance(found.get(word), dict) else own
     return found
 
 
-def as_word(value: Any) -> str:
-    """A word that YAML or Hydra has read as a number or as true or false."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _as_word(key: str, value: Any) -> str:
+    """A word that YAML or Hydra has read as a number or as true or false, with a line where that may change it."""
+    word = str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, bool | float):
+        say_once(f"{key}: a word there is read as {word}, which it is then; in quotes it is as written")
+    return word
 
 
 def _check_limits(key: str, value: Any, limits: Mapping[str, Any]) -> None:

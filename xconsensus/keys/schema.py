@@ -46,7 +46,7 @@ class Dataset:
 @dataclass(frozen=True)
 class _InFolders(Dataset):
     root: Folder = key(REQUIRED, "folder of the photographs")
-    splits: dict[str, str] = key(REQUIRED, "folder of each split, below root")
+    splits: dict[str, str] = key(REQUIRED, "folder of each split: its path from root, or from here")
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ class Committee:
         None, "models of the paper: imagenet81 | cub85 | [NAMES]; `xconsensus ls members` has all"
     )
     substitutes: bool = key(True, "false: leave out what only stands for a model whose weights do not exist")
-    draw: int | None = key(None, "how many of the catalogue's members, drawn at random; null: all")
+    draw: int | None = key(None, "how many of the catalogue's members, drawn at random; null: all", least=1)
     draw_seed: int = key(0, "of that draw")
     members: dict[str, dict[str, Any] | None] = key(
         {}, "own members, and keys in which one differs from the catalogue, as in committee.members.NAME.weights=FILE"
@@ -217,13 +217,13 @@ class Committee:
 class Finetune:
     """How members are trained."""
 
-    epochs: int = key(30, "not in the paper")
-    learning_rate: float = key(0.01, "paper, 4.1.2; it falls as a cosine, which is not in the paper")
-    momentum: float = key(0.9, "paper, 4.1.2")
-    batch_size: int = key(64, "paper, 4.1.2")
-    weight_decay: float = key(1.0e-4, "not in the paper")
-    warmup_epochs: int = key(0, "linear, within the epochs")
-    clip_norm: float | None = key(None, "largest norm of the gradient; null: any")
+    epochs: int = key(30, "not in the paper", least=1)
+    learning_rate: float = key(0.01, "paper, 4.1.2; it falls as a cosine, which is not in the paper", above=0)
+    momentum: float = key(0.9, "paper, 4.1.2", least=0, below=1)
+    batch_size: int = key(64, "paper, 4.1.2", least=1)
+    weight_decay: float = key(1.0e-4, "not in the paper", least=0)
+    warmup_epochs: float = key(0, "linear, within the epochs", least=0)
+    clip_norm: float | None = key(None, "largest norm of the gradient; null: any", above=0)
     frozen_statistics: bool = key(
         False, "batch normalisation keeps its statistics: for weights in which it was folded away"
     )
@@ -234,14 +234,14 @@ class Finetune:
     )
     probed_learning_rate: float = key(0.001, "in place of learning_rate for networks with a probe; not in the paper")
     random_crop: bool = key(True, "of input_size out of the short edge at resize; paper: 224 of 256")
-    flip: float = key(0.5, "probability of a horizontal flip; not in the paper")
+    flip: float = key(0.5, "probability of a horizontal flip; not in the paper", least=0, most=1)
     precision: Literal["auto", "float32", "bfloat16", "float16"] = key(
         "auto",
         "auto (not in the paper: on GPUs bfloat16 where they have it, else float16 with the loss scaled; float32"
         " elsewhere) | float32 | bfloat16 | float16",
     )
     eval_batch_size: int = key(256, "images a pass of predictions", least=1)
-    cache_gib: float = key(4.0, "decoded training images are kept in memory up to this size")
+    cache_gib: float = key(4.0, "decoded training images are kept in memory up to this size", least=0)
     schedule: Any = key(None, "taken out; only the value that changed nothing is still taken")
     keep: Any = key(None, "taken out, as schedule")
     validation: Any = key(None, "taken out, as schedule")
@@ -370,7 +370,7 @@ class Config:
     """The whole config. What every stage shares: each stage reads the keys it needs."""
 
     output_dir: Folder = key("outputs", "artefacts go to <output_dir>/<dataset.name>/")
-    seed: int = key(0, "of every random draw, together with the image id")
+    seed: int = key(0, "of every random draw, together with the image id", least=0)
     device: str = key("auto", "auto | cpu | cuda | cuda:1, or 1 ...; Apple's mps is not supported")
     threads: int | None = key(None, "CPU threads; null: torch's own choice", least=1)
     progress: Literal["auto", "bar", "log", "off"] = key("auto", "how long work is followed")

@@ -4,7 +4,9 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
+from traceback import walk_tb
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
@@ -22,6 +24,26 @@ REMOVED = {
 # a word that is neither quoted nor a list, a sweep, an interpolation or Hydra's null
 _PLAIN = re.compile(r"""(?!null$|'|")[^"\\[\]{}(),$\\]+""")
 
+# what Hydra and OmegaConf say, and what that means
+_MEANINGS = (
+    (r"Could not (?:override|delete from config\.)[^']*'([^'@]+)", r"\1: no such key; see --help for all"),
+    (r"(Unsupported [^:]* in defaults|Config group override must be)[ :]*(.*)", r"a YAML's list of defaults: \1 \2"),
+    (r"issing mandatory value: .* full_key: (\S+)", r"\1 is not set: give it on the command line"),
+    (
+        r"Environment variable '(\S+)' not found.* full_key: (\S+)",
+        r"\2: the environment has no \1: export \1=..., or give the value itself",
+    ),
+    (r"Interpolation key '(\S+)' not found.* full_key: (\S+)", r"\2: ${\1} is no key of the config"),
+    (
+        r"Unsupported interpolation type (\S+).* full_key: (\S+)",
+        r"\2: ${\1:...}: of these only oc.env and now are known",
+    ),
+    (
+        r"Incompatible key type '.*'\n\s*full_key: (\S+)",
+        r"\1: YAML reads a name there as null or a date: put it in quotes",
+    ),
+)
+
 
 def for_hydra(word: str) -> str:
     """A word of the command line as Hydra takes it.
@@ -31,10 +53,26 @@ def for_hydra(word: str) -> str:
     words.
     """
     key, equals, value = word.partition("=")
-    if not equals or not re.match(r"[A-Za-z_]", key) or key in GROUPS or re.search(r"[/@]|^hydra\.", key):
+    if not equals or not re.match(r"[A-Za-z_]", key) or re.search(r"[/@]|^hydra\.", key):
         return word
+    if key in GROUPS:
+        check_option(key, value)
+        return f'{key}="{value}"' if _PLAIN.fullmatch(value) else word
     key = re.sub(r"^explainers\.(?=[^.]+\.)", "of_explainer.", key)
     return f'++{key}="{value}"' if _PLAIN.fullmatch(value) and takes_words(key) else f"++{key}={value}"
+
+
+def check_option(group: str, name: str) -> None:
+    """InputError for what is no option's name: a file, or a list where only one explainer is chosen."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") and path.is_file():
+        raise InputError(
+            f"{group}={name} is a path: give the folder above {group}/ and the name, {_by_folder(path, group)}"
+        )
+    if (short := re.sub(r"\.ya?ml(?=$|[,\]])", "", name)) != name:
+        raise InputError(f"{group}={name}: leave out the suffix: {group}={short}")
+    if group == "explainer" and name.startswith("["):
+        raise InputError(f"{group}={name}: it takes one name, as in {group}=lime; several are explainers={name}")
 
 
 def as_given(word: str) -> str:
@@ -54,11 +92,10 @@ def faults_told(folder: Path | None = None) -> Iterator[None]:
 
 
 def _is_fault(error: Exception) -> bool:
-    return (
-        isinstance(error, HydraException | OmegaConfBaseException)
-        or type(error).__module__.startswith("yaml.")
-        or (isinstance(error, ValueError) and str(error).startswith("Config group override must be"))
-    )
+    if type(error) is ValueError:
+        *_, (frame, _) = walk_tb(error.__traceback__)
+        return str(frame.f_globals["__name__"]).startswith("hydra.")
+    return isinstance(error, HydraException | OmegaConfBaseException) or type(error).__module__.startswith("yaml.")
 
 
 def _explained(error: Exception, folder: Path | None) -> str:
@@ -72,12 +109,9 @@ def _explained(error: Exception, folder: Path | None) -> str:
         return _unreadable(match[1])
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _no_option(str(error.missing_cfg_file), error.options or (), folder)
-    if isinstance(error, ValueError) and text.startswith("Config group override"):
-        return f"{text}: give the option's name, as in explainer=lime"
-    if match := re.search(r"Could not (?:override|delete from config\.)[^']*'([^'@]+)", text):
-        return f"{as_given(match[1])}: no such key; see --help for all"
-    if match := re.search(r"Incompatible key type '.*'\n\s*full_key: (.*)", text):
-        return f"{match[1]}: YAML reads a name there as null or a date: put it in quotes"
+    for pattern, meaning in _MEANINGS:
+        if match := re.search(pattern, text, re.DOTALL):
+            return as_given(match.expand(meaning))
     lines = [line.strip() for line in text.splitlines() if line.strip() and "object_type" not in line]
     return "; ".join(lines[:2]) or type(error).__name__
 
@@ -99,14 +133,8 @@ def _no_option(missing: str, options: Sequence[str], folder: Path | None) -> str
     group, _, name = missing.partition("/")
     if instead := REMOVED.get(missing):
         return f"{group}={name} was taken out: {instead}"
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml") and len(path.parts) > 1 and path.is_file():
-        return f"{group}={name} is a path: give the folder above {group}/ and the name, {_by_folder(path, group)}"
-    for own in [folder] if folder else []:
-        if (own / group / f"{path.stem}.yml").is_file():
-            return f"{own / group / path.stem}.yml: files of that suffix are not read; rename it to {path.stem}.yaml"
-    if path.suffix in (".yaml", ".yml") and path.stem in options:
-        return f"{group}={name}: leave out the suffix: {group}={path.stem}"
+    if folder and (path := folder / group / f"{name}.yml").is_file():
+        return f"{path}: files of that suffix are not read; rename it to {name}.yaml"
     return f"{group}={name}: no such {group}{nearest(name, options)}"
 
 
@@ -117,9 +145,15 @@ def _by_folder(path: Path, group: str) -> str:
 
 
 def check_own_files(folder: Path) -> None:
-    """InputError for a file of the user's that would stand in place of a stage's, and cannot."""
+    """InputError for a file of the user's that is no UTF-8, or would stand in place of a stage's, and cannot."""
+    for path in folder.rglob("*.yaml"):
+        try:
+            path.read_text("utf-8")
+        except UnicodeDecodeError as error:
+            line = path.read_bytes()[: error.start].count(b"\n") + 1
+            raise InputError(f"{path}, line {line}: letters that are not in UTF-8: save the file as that") from error
     for path in sorted(folder.glob("*.yaml")):
-        beside = path.stem in ("finetune", "explain", "vote", "score", "plot", "run", "locate", "status", "base")
+        beside = path.stem == "base" or files("xconsensus.conf").joinpath(path.name).is_file()
         if beside and not re.search(r"^defaults:", path.read_text(errors="replace"), re.MULTILINE):
             raise InputError(
                 f"{path} would stand in place of the package's own: move it to {folder}/experiment/{path.name}, with"

@@ -10,6 +10,7 @@ from typing import Any
 
 from xconsensus import own_code
 from xconsensus.errors import InputError, check_type, nearest, safe_name
+from xconsensus.keys.schema import LARGEST_SIDE
 from xconsensus.members import timm_torchvision
 from xconsensus.published import CENTRED, ENSEMBLE
 
@@ -18,7 +19,6 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 LIBRARIES = ("timm", "torchvision", "module")
 CROP_MODES = ("center", "squash", "border")  # timm's
 _PREPROCESSING = ("input_size", "resize", "mean", "std", "interpolation")
-LARGEST_SIDE = 2**12  # pixels: sizes beyond are slips, and images of them gigabytes
 INTERPOLATIONS = ("bilinear", "bicubic")  # those that torch can smooth before it shrinks an image
 
 

@@ -41,10 +41,6 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise InputError(f"finetune.precision={self.precision} is none of auto, {', '.join(PRECISIONS)}")
-        if self.epochs < 1 or self.batch_size < 1:
-            raise InputError("finetune.epochs and finetune.batch_size must be at least 1")
-        if self.clip_norm is not None and not self.clip_norm > 0:
-            raise InputError(f"finetune.clip_norm={self.clip_norm} is not positive; null for no clipping")
 
     def settings(self) -> dict[str, Any]:
         """What a header says of the recipe; options taken out since stand there with the value that changes nothing.

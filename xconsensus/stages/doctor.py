@@ -6,13 +6,11 @@ cannot be imported is a line, too.
 
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from xconsensus.jobs import job
 from xconsensus.jobs import surroundings as here
@@ -89,12 +87,7 @@ def work(config: DictConfig) -> list[Line]:
     def check() -> tuple[str, ...]:
         from xconsensus.experiment.config import plain
 
-        try:
-            values.update(plain(config, say=False))
-        except OmegaConfBaseException as error:  # of a key that others refer to
-            absent = re.search(r"Missing mandatory value: (\S+)", str(error))
-            found = f"{absent[1]} is not set" if absent else " ".join(str(error).split())
-            return WRONG, found, "give it on the command line, as in root=FOLDER"
+        values.update(plain(config, say=False))
         return OK, f"dataset {values['dataset']['name']}, committee {values['committee']['name']}"
 
     line = look("config", check)

@@ -13,15 +13,17 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-import pandas as pd
 from xxhash import xxh3_64_hexdigest
 
 from xconsensus.errors import CommonError, InputError
 from xconsensus.store.folders import damaged
 from xconsensus.store.processes import HOST, PLACE, alive, started
 from xconsensus.store.provenance import Settings, versions
+
+if TYPE_CHECKING:  # it takes long to import, and logs, help and JSON do without it
+    import pandas as pd
 
 
 @contextmanager
@@ -61,12 +63,12 @@ def remove_leftovers(folder: Path) -> None:
                         path.unlink()
 
 
-def as_csv(table: pd.DataFrame) -> bytes:
+def as_csv(table: "pd.DataFrame") -> bytes:
     """A table as a CSV file, without its index."""
     return table.to_csv(index=False).encode()
 
 
-def write_csv(path: Path, table: pd.DataFrame, settings: Settings | None = None) -> None:
+def write_csv(path: Path, table: "pd.DataFrame", settings: Settings | None = None) -> None:
     """A CSV file of ``table``; with ``settings``, they stand beside it as <name>.json with a checksum of both."""
     text = as_csv(table)
     if settings is not None:
@@ -76,7 +78,7 @@ def write_csv(path: Path, table: pd.DataFrame, settings: Settings | None = None)
         file.write(text)
 
 
-def write_long_csv(path: Path, parts: Iterable[pd.DataFrame]) -> None:
+def write_long_csv(path: Path, parts: Iterable["pd.DataFrame"]) -> None:
     """A CSV file of tables of the same columns, one below the other; memory holds one of them at a time."""
     with atomic(path) as file:
         for number, part in enumerate(parts):
@@ -103,8 +105,10 @@ def write_bytes(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def read_csv(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
+def read_csv(path: Path, columns: Sequence[str] = ()) -> "pd.DataFrame":
     """A CSV file as it was written; InputError naming one that is missing, no table, or lacks some of ``columns``."""
+    import pandas as pd
+
     try:
         # empty cells are missing numbers; a member or an image may be called "None" or "nan"
         table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"image_id": str, "member": str})
