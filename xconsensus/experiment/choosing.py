@@ -24,7 +24,7 @@ from xconsensus.experiment.artefacts import (
 )
 from xconsensus.experiment.experiment import Experiment
 from xconsensus.members.member import Member
-from xconsensus.progress import log
+from xconsensus.progress import log, say_once
 from xconsensus.store.contents import Contents
 from xconsensus.store.files import read_settings, write_csv
 from xconsensus.store.provenance import check_settings
@@ -40,6 +40,9 @@ def choose_images(experiment: Experiment) -> list[Record]:
     """
     path, options = experiment.store.images(experiment.committee), experiment.config["explain"]
     candidates = experiment.inputs.records(experiment.explain_split)
+    if options["only_correct"] != "none" and all(record.label < 0 for record in candidates):
+        say_once(f"explain.only_correct={options['only_correct']}: labels are unknown, so none is asked to be right")
+        options = {**options, "only_correct": "none"}
     settings: dict[str, Any] = {
         "dataset": image_settings(experiment),
         **{key: options[key] for key in ("images", "per_class", "sample", "only_correct")},
@@ -63,10 +66,10 @@ def choose_images(experiment: Experiment) -> list[Record]:
         for record in chosen:
             experiment.images.mask(record)  # a wrong mask is better found before the hours than after
         experiment.images.say_inverted(chosen)
-    classes = len({record.label for record in chosen})
+    classes = len({record.label for record in chosen if record.label >= 0})
     log.info(
-        f"{len(chosen)} images of {classes} classes to explain, of {len(right)} that remain of {len(candidates)}"
-        f"{_why(options)}"
+        f"{len(chosen)} images{f' of {classes} classes' * bool(classes)} to explain, of {len(right)} that remain of"
+        f" {len(candidates)}{_why(options)}"
     )
     if not experiment.config["dry_run"]:
         experiment.inputs.contents(experiment.explain_split)  # at the first look the labels of before are read there
@@ -170,14 +173,9 @@ class Judged:
 
     @classmethod
     def by(cls, experiment: Experiment, members: Sequence[Member], candidates: Sequence[Record]) -> "Judged":
-        """The candidates, by the members' stored predictions; InputError where none has a known label."""
+        """The candidates, by the members' stored predictions."""
         if not members:
             return cls(experiment, members, list(candidates), np.empty((0, len(candidates)), dtype=bool))
-        if all(record.label < 0 for record in candidates):
-            mode = experiment.config["explain"]["only_correct"]
-            raise InputError(
-                f"explain.only_correct={mode}: labels of the images are unknown; set explain.only_correct=none"
-            )
         by_id = {record.image_id: record for record in candidates}
         hits: dict[str, list[bool]] = {}
         for member in members:

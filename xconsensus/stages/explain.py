@@ -15,8 +15,9 @@ from xconsensus.arithmetic.folding import fold
 from xconsensus.arithmetic.precision import by_rule, check_precision
 from xconsensus.datasets import Record
 from xconsensus.datasets.records import check_labels
-from xconsensus.errors import InputError
+from xconsensus.errors import InputError, MissingStageError
 from xconsensus.experiment.artefacts import (
+    ensemble_classes,
     explanations_of,
     label_maps,
     with_trained_weights,
@@ -55,6 +56,7 @@ def explain(experiment: Experiment) -> None:
     check_precision(experiment.config["explain"]["precision"], experiment.device, fewer_bits(explainer))
     records = choose_images(experiment)
     check_labels(records, len(experiment.dataset.classes), known=getattr(explainer, "target", None) == "label")
+    records = with_classes(experiment, records)
     own = own_images(experiment, records)
     if experiment.config["dry_run"]:
         _plan(experiment, explainer, own)
@@ -73,6 +75,28 @@ def explain(experiment: Experiment) -> None:
             explain_member(work, with_trained_weights(experiment, member), images, title, worklog)
     failures.report()
     log.info(f"{experiment.explainer_name}: {len(own)} members explained on {len(records)} images")
+
+
+def with_classes(experiment: Experiment, records: Sequence[Record]) -> list[Record]:
+    """The images with the class that explainer.target=ensemble has explained as their label; else as they are.
+
+    Raises InputError naming an image that the members have not predicted.
+    """
+    if experiment.explainer.get("target") != "ensemble":
+        return list(records)
+    try:
+        classes = ensemble_classes(experiment)
+    except MissingStageError:
+        if experiment.config["dry_run"]:
+            return list(records)
+        raise
+    found = [replace(record, label=classes[record.image_id]) for record in records]
+    if unknown := next((record for record in found if record.label < 0), None):
+        raise InputError(
+            f"image {unknown.image_id}: no member has predicted it, as explainer.target=ensemble needs: run xconsensus"
+            " finetune with the same settings and overwrite=true first"
+        )
+    return found
 
 
 # --- whose images ---

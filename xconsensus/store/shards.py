@@ -237,7 +237,9 @@ class Shards:
         ids = header.get("ids", [])
         _check_name(path, ids)
         if self.contents and (changed := self.contents.changed(ids, header.get("contents"))):
-            raise ContentsError(path, changed)
+            others = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+            what = f"image {changed[0]}{others} held something else then, or the class to explain was another"
+            raise ContentsError(path, changed, what if self.contents.labelled else "")
         self._checked.add(name)
 
     def _row(self, image_id: str) -> tuple[dict[str, Tensor], int]:
