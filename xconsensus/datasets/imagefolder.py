@@ -33,7 +33,7 @@ _LEVELS = (*_SPLITS, "data", "dataset", "images", "img", "imgs", "photos", "phot
 
 
 class ImageFolder(ImageFiles):
-    """Class folders below ``root``, or photographs alone. The folder is the class, an image's id its path below ``root``.
+    """Class folders below ``root``, or photographs alone. The folder is the class, an image's id its path below root.
 
     Photographs in folders below a class folder are of this class too. Folders and files of operating systems, of
     ``masks`` and of xconsensus itself are passed over; other files that are not read are counted in a line.
