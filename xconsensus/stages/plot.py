@@ -54,7 +54,11 @@ def plot(experiments: Sequence[Experiment]) -> None:
     found = results_of(experiments)
     if config["dry_run"]:
         folder = store.figures(experiment.committee)
-        log.info(f"plot would draw {', '.join(wanted)} of {', '.join(found.scores)} into {folder}")
+        lacking = {name: lack for name in wanted if (lack := _lack(name, found, bool(config["figure"])))}
+        drawn = ", ".join(name for name in wanted if name not in lacking) or "nothing"
+        log.info(f"plot would draw {drawn} of {', '.join(found.scores)} into {folder}")
+        for reason in dict.fromkeys(lacking.values()):
+            log.info(f"left out: {', '.join(name for name in lacking if lacking[name] == reason)}, {reason}")
         return
     made = make(found, wanted, store, by_name=bool(config["figure"]))
     if "table2" in wanted:
@@ -123,7 +127,7 @@ def make(found: Results, wanted: Sequence[str], store: Store, *, by_name: bool) 
     shown: list[Shown] = []
     for name in wanted:
         entry = FIGURES.get(name) or TABLES[name]
-        if reason := entry.lack(found, by_name):
+        if reason := _lack(name, found, by_name):
             left_out[reason].append(name)
             continue
         for suffix, arguments in entry.arguments(found).items():
@@ -145,6 +149,11 @@ def make(found: Results, wanted: Sequence[str], store: Store, *, by_name: bool) 
     if by_name and not made:
         raise InputError(f"figure={wanted[0]} cannot be drawn here: {next(iter(left_out))}")
     return made
+
+
+def _lack(name: str, found: Results, by_name: bool) -> str | None:
+    """Why a figure or table is left out, None where it can be made."""
+    return (FIGURES.get(name) or TABLES[name]).lack(found, by_name)
 
 
 class Shown(NamedTuple):

@@ -77,7 +77,7 @@ def _missing(given: Given, settings: dict[str, Settings]) -> list[str]:
 
 def make_members(given: Given, path: Path, settings: Settings) -> None:
     """Write images.csv, objects.csv (of data sets with several objects), correlations.csv, and last members.csv."""
-    experiment, ids = given.experiment, given.ids
+    experiment = given.experiment
     names = [member.name for member in experiment.members]
     measured = measure(given)
     own, *ensemble = given.classified[0]
@@ -88,8 +88,10 @@ def make_members(given: Given, path: Path, settings: Settings) -> None:
     members = members_table(everybody, (ensemble[0], ensemble[1]), measured, given.intervals)
     hidden = set(names).difference(experiment.shown_members)
     members = members[~members["member"].isin(hidden)]
-    parts = (slice(first, first + IMAGES_AT_A_TIME) for first in range(0, len(ids), IMAGES_AT_A_TIME))
-    write_long_csv(path.with_name("images.csv"), (images_table(ids[p], names, measured.of(p)) for p in parts))
+    parts = (slice(first, first + IMAGES_AT_A_TIME) for first in range(0, len(given.records), IMAGES_AT_A_TIME))
+    ids, labels = given.ids, [record.label for record in given.records]
+    images = (images_table(ids[part], labels[part], names, measured.of(part)) for part in parts)
+    write_long_csv(path.with_name("images.csv"), images)
     if hasattr(experiment.dataset, "instances"):
         write_csv(path.with_name("objects.csv"), objects_table(given))
     write_csv(path.with_name("correlations.csv"), correlations_table(members, experiment.config["score"]["level"]))
@@ -113,8 +115,8 @@ def _say_what_is_left_out(given: Given, measured: Measured, members: pd.DataFram
         )
     if experiment.dataset.has_masks and (outside := int(np.isnan(measured.average_precision[:, -1]).sum())):
         log.info(f"{outside} images left out of mAP: their object lies outside the centre crop")
-    if np.isfinite(measured.reliability).any():
-        log.info(f"{experiment.explainer_name}: {noise(members, measured.reliability)}")
+    if np.isfinite(measured.reliability).any() and (line := noise(members, measured.reliability)):
+        log.info(f"{experiment.explainer_name}: {line}")
 
 
 def make_several(given: Given, path: Path, settings: Settings) -> None:
