@@ -83,6 +83,7 @@ def images_table(ids: Sequence[str], labels: Sequence[int], names: Sequence[str]
     Of ``labels``, -1 is unknown. They and ``predicted`` are positions among the data set's classes.
     """
     columns, none = [*names, ENSEMBLE], np.full((len(ids), 1), np.nan)
+    known = np.repeat([label if label >= 0 else np.nan for label in labels], len(columns))
     return pd.DataFrame(
         {
             "image_id": np.repeat(ids, len(columns)),
@@ -91,9 +92,7 @@ def images_table(ids: Sequence[str], labels: Sequence[int], names: Sequence[str]
             "average_precision": measured.average_precision.ravel(),
             "reliability": np.hstack([measured.reliability, none]).ravel(),
             "samples": np.hstack([measured.samples, none]).ravel(),
-            "label": pd.array(
-                np.repeat([label if label >= 0 else np.nan for label in labels], len(columns)), dtype="Int64"
-            ),
+            "label": pd.array(known, dtype="Int64"),
             "predicted": pd.array(np.hstack([measured.predicted, none]).ravel(), dtype="Int64"),
             "probability": np.hstack([measured.probability, none]).ravel(),
         }

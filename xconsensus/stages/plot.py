@@ -24,6 +24,7 @@ from xconsensus.experiment.explanations import without_missing
 from xconsensus.experiment.maps import Maps
 from xconsensus.experiment.score_settings import check_scores, similarity_of, tables_settings
 from xconsensus.figures import rendering, results, tables
+from xconsensus.figures.comparison import conclusion
 from xconsensus.figures.fingerprint import fingerprint
 from xconsensus.figures.index import FIGURES, TABLES, numbers_behind, printed, published_on
 from xconsensus.figures.results import Images, Picture, Results, Scores
@@ -198,10 +199,14 @@ def _table(table: pd.DataFrame, titles: Mapping[str, str]) -> dict[str, bytes]:
 
 def _print(found: Results) -> None:
     print(f"\n{found.caption()}\n\n{rendering.to_text(tables.table2(found.members), found.shown_titles)}")
-    accuracies = [f"{found.first.members[column].iloc[-1]:.3f} by {words}" for column, words in ENSEMBLES.values()]
-    print(f"Row consensus: ensemble by {found.ensemble}; its accuracy is {' and '.join(accuracies)}.\n")
+    of_ensemble = {words: found.first.members[column].iloc[-1] for column, words in ENSEMBLES.values()}
+    known = " and ".join(f"{value:.3f} by {words}" for words, value in of_ensemble.items() if value == value)
+    print(f"Row consensus: ensemble by {found.ensemble}; its accuracy is {known or 'unknown'}.\n")
     print(f"Correlations over the members, with {100 * found.level:g} % intervals\n")
     print(rendering.to_text(tables.correlations(found.members, level=found.level), found.shown_titles))
+    claims = TABLES["comparison"]
+    if not claims.lack(found, by_name=False):
+        print("\n" + "\n".join(conclusion(claims.draw(*claims.arguments(found)[""]))) + "\n")
 
 
 # --- results ---
