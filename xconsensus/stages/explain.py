@@ -287,11 +287,12 @@ def _plan(experiment: Experiment, explainer: Explainer, own: list[tuple[Member, 
     values = 4 * 100 if explainer.on_superpixels else 2 * experiment.images.size**2  # bytes an explanation
     total, seconds, untrained = 0, 0.0, experiment.config["committee"]["finetune"]
     failures = Failures("explain")
+    batch_size = batch_size_of(experiment.config["explain"]["batch_size"], experiment.device, experiment.images.size)
     for member, records in own:
         with failures.of(member.name):
             ready, todo = _still_to_do(experiment, member, records)
             network = network_for(experiment, ready, gradients=backward > 0, untrained=ready is member and untrained)
-            cost = seconds_a_pass(network, experiment.images.size, "inputs" if backward else None)
+            cost = seconds_a_pass(network, experiment.images.size, "inputs" if backward else None, batch_size)
             estimate = todo * max(forward, backward) * cost
             log.info(f"  {member.name}: {todo} images to explain, {len(records) - todo} done, {duration(estimate)}")
             total, seconds = total + todo, seconds + estimate

@@ -140,7 +140,9 @@ def _plan(
             todo = [s for s in records if not (settled and is_predicted(experiment, settled, s, records[s]))]
             new = sum(len(records[split]) for split in todo)
             estimate = new * seconds_a_pass(network, member.input_size) if new else 0.0
-            estimate += steps * (seconds_a_pass(network, member.input_size, "weights") if steps else 0)
+            estimate += steps * (
+                seconds_a_pass(network, member.input_size, "weights", recipe.batch_size) if steps else 0
+            )
             size, passes, seconds = size + (4 * parameters if steps else 0), passes + steps, seconds + estimate
             images += new
             what = "trained already" if trained else what
