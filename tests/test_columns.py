@@ -1,5 +1,6 @@
 """docs/columns.md names every column of every table, and its Python runs."""
 
+import math
 import re
 from pathlib import Path
 
@@ -78,4 +79,4 @@ def test_the_python_of_the_page_runs(quartet: Project, capsys: pytest.CaptureFix
 def images_side(project: Project) -> int:
     """The pixels a side of the explained images, by the superpixels of one."""
     file = next((project.outputs / "shapes/superpixels/quickshift").glob("*.safetensors"))
-    return int(np.sqrt(read_tensors(file)["offsets"][1]))
+    return math.isqrt(int(read_tensors(file)["offsets"][1]))
