@@ -85,7 +85,7 @@ def test_a_dry_run_counts_what_is_damaged_and_leaves_it(explained: Project) -> N
     path = next((explained.outputs / "pets").glob("explanations/lime/second/*"))
     flipped(path)
     files = explained.files()
-    assert "would make 6 explanations" in explained.done("explain", "dry_run=true").err
+    assert "would make 6 explanations by lime" in explained.done("explain", "dry_run=true").err
     assert explained.files() == files
 
 

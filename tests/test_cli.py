@@ -165,8 +165,8 @@ def test_the_completion_hook_is_for_this_command() -> None:
 @pytest.mark.parametrize(
     ("before", "stage", "says"),
     [
-        ("photographs", "finetune", "predict 6 images with each of 4 members"),
-        ("predicted", "explain", "would make 24 explanations: 504 forward and 0 backward passes"),
+        ("photographs", "finetune", "predict 24 images by 4 members"),
+        ("predicted", "explain", "would make 24 explanations by lime: 504 forward and 0 backward passes"),
         ("explained", "vote", "would let 4 members vote on 6 images"),
         ("voted", "score", "would compare 4 members with the consensus on 6 images"),
         ("scored", "plot", "would draw"),
@@ -184,17 +184,33 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
 
 
 def test_a_dry_run_of_everything_plans_what_it_can(untrained: Project) -> None:
-    outcome = untrained.done("run", "dry_run=true")
+    outcome = untrained.done("run", "dry_run=true", "explain.only_correct=all")
     assert "to train, 2 epochs of 48 images" in outcome.err
-    assert all(f"{stage} lime: cannot be planned yet" in outcome.err for stage in ("explain", "vote", "score"))
-    assert "plot: cannot be planned yet" in outcome.err
+    assert "at most 4 of 24" in outcome.err  # before any member has predicted
+    assert "explain would make 16 explanations by lime: 336 forward and 0 backward passes, about" in outcome.err
+    assert "explain would make 16 explanations by smoothgrad: 336 forward and 320 backward passes" in outcome.err
+    later = "takes no pass of a network, and cannot be planned yet"
+    assert all(f"{stage}: {later}" in outcome.err for stage in ("vote lime", "score lime", "plot"))
+    assert re.search(r"^in all about \d+ (s|min) of networks' passes", outcome.err, re.MULTILINE)
     assert not untrained.outputs.exists()
+
+
+def test_a_dry_run_prices_what_is_left_and_leaves_out_what_cannot_be_drawn(scored: Project) -> None:
+    said = scored.done("finetune", "dry_run=true").err
+    assert said.count("predictions made already, about 0 s") == 4
+    assert "predict 0 images by 4 members: about 0 s" in said
+    said = scored.done("plot", "dry_run=true", "explainers=[lime]").err
+    drawn, *left_out = [line for line in said.splitlines() if line.startswith(("plot would draw", "left out"))]
+    assert "fig04" in drawn
+    for name in ("fig06", "fig09", "fig11", "fig15"):
+        assert name not in drawn
+        assert any(name in line for line in left_out)
 
 
 def test_a_dry_run_with_overwrite_removes_nothing(explained: Project) -> None:
     files = explained.files()
     outcome = explained.done("explain", "explainer.samples=25", "overwrite=true", "dry_run=true")
-    assert "would make 24 explanations: 624 forward" in outcome.err
+    assert "would make 24 explanations by lime: 624 forward" in outcome.err
     assert explained.files() == files
 
 
@@ -245,10 +261,11 @@ def test_the_console_script_runs_in_a_process_of_its_own(photographs: Project) -
     assert len(bad.stderr.splitlines()) == 1
 
 
-def test_a_reader_that_has_read_enough_is_no_error() -> None:
+@pytest.mark.parametrize("words", [["score", "--help"], ["--help"], ["--version"], ["ls", "members"], ["status"]])
+def test_a_reader_that_has_read_enough_is_no_error(words: list[str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    command = [str(script()), "score", "--help"]
+    command = [str(script()), *words]
     outcome = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
     assert (outcome.returncode, outcome.stderr) == (141, "")

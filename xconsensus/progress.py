@@ -33,33 +33,75 @@ def say_once(line: str, kind: str = "") -> None:
         log.info(line)
 
 
-class Counter:
-    """Counts items done and shows them: a tqdm bar, a line every 30 s, or nothing."""
+def duration(seconds: float) -> str:
+    """Seconds in words, as people say them: "about 40 s", "about 8 min", "about 2.5 h"."""
+    if seconds < 90:
+        return f"about {seconds:.0f} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.3g} h"
 
-    def __init__(self, title: str, total: int, unit: str, mode: str) -> None:
-        self.title, self.total, self.unit, self.mode = title, total, unit, mode
-        self.done = 0
+
+class Whole:
+    """How far the work on all of ``of`` members is, a part of which each counter shows; ``total`` items in all."""
+
+    def __init__(self, total: int, of: int) -> None:
+        self.total, self.of, self.done, self.member = total, of, 0, 0
         self.started = self.shown = time.monotonic()
+
+    def next(self) -> "Whole":
+        """Go on to the next member."""
+        self.member += 1
+        return self
+
+    def skip(self, count: int) -> None:
+        """Count some items as made before, which take no time."""
+        self.total -= count
+
+    def left(self) -> float:
+        """The seconds left, at the pace so far."""
+        return (time.monotonic() - self.started) * (self.total - self.done) / max(1, self.done)
+
+
+class Counter:
+    """Counts items done and shows them: a tqdm bar, a line every 30 s, or nothing; with those of the ``whole`` work."""
+
+    def __init__(self, title: str, total: int, unit: str, mode: str, whole: Whole | None = None) -> None:
+        self.title, self.total, self.unit, self.mode = title, total, unit, mode
+        self.whole = whole or Whole(total, 1)
+        self.place = f", member {self.whole.member} of {self.whole.of}" if whole else ""
+        self.done = 0
+        title = f"{title}{self.place}"
         self.bar = tqdm(total=total, desc=title, unit=unit, dynamic_ncols=True) if mode == "bar" else None
+
+    def skip(self, count: int) -> None:
+        """Count some items as done before, which took no time."""
+        self.done += count
+        self.whole.skip(count)
+        if self.bar:
+            self.bar.update(count)
 
     def add(self, count: int = 1) -> None:
         """Count some more items as done."""
         self.done += count
+        self.whole.done += count
         if self.bar:
             self.bar.update(count)
-        elif self.mode == "log" and time.monotonic() - self.shown >= SECONDS_BETWEEN_LINES:
-            self.shown = time.monotonic()
-            rate = self.done / (self.shown - self.started)
-            left = (self.total - self.done) / rate
-            log.info(f"{self.title}: {self.done}/{self.total} {self.unit}, {rate:.3g}/s, {left:.0f} s left")
+            if self.place:
+                self.bar.set_postfix_str(f"all members: {duration(self.whole.left())} left", refresh=False)
+        elif self.mode == "log" and time.monotonic() - self.whole.shown >= SECONDS_BETWEEN_LINES:
+            self.whole.shown = time.monotonic()
+            item = self.unit.removesuffix("s")
+            left = duration(self.whole.left())
+            log.info(f"{self.title}: {item} {self.done} of {self.total}{self.place}, {left} left")
 
 
 @contextmanager
-def counter(title: str, total: int, unit: str, mode: str) -> Iterator[Counter]:
-    """A counter of ``total`` items for ``mode``: bar, log, off, or auto (a bar where there is a terminal)."""
+def counter(title: str, total: int, unit: str, mode: str, whole: Whole | None = None) -> Iterator[Counter]:
+    """A counter of ``total`` items, of a ``whole`` or alone, for ``mode``: bar, log, off, or auto (a bar where there is
+    a terminal).
+    """
     if mode == "auto":
         mode = "bar" if sys.stderr.isatty() else "log"
-    counts = Counter(title, total, unit, mode)
+    counts = Counter(title, total, unit, mode, whole)
     with logging_redirect_tqdm([log]):
         try:
             yield counts

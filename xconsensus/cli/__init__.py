@@ -44,7 +44,7 @@ def main() -> None:
 
     make_usable()
     with stopping():
-        _main(sys.argv[1:])
+        _exit_on(lambda: _main(sys.argv[1:]))
 
 
 def _main(arguments: list[str]) -> None:
@@ -60,10 +60,10 @@ def _main(arguments: list[str]) -> None:
 
         complete(arguments[1:], list(STAGES))
     elif first == "ls":
-        _exit_on(lambda: _list(arguments[1:]))
+        _list(arguments[1:])
     elif first in STAGES:
         del sys.argv[1]
-        _exit_on(lambda: _run(first))
+        _run(first)
     else:
         from xconsensus.errors import nearest
 
@@ -137,7 +137,9 @@ def _exit_on(action: Callable[[], None]) -> None:
         finally:  # also when Hydra exits by itself; left to the interpreter, a failing flush ends in a traceback
             sys.stdout.flush()
     except BrokenPipeError:  # `| head` has read enough; 141 is what a shell shows for that signal
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):  # of `2>&1 | head` both
+            os.dup2(nowhere, stream.fileno())
         sys.exit(141)
     except InputError as error:
         _fail(str(error))

@@ -17,6 +17,7 @@ from xconsensus.datasets.files import (
     is_folder,
     is_photograph,
     kind_of,
+    named,
     photographs,
     subfolders,
 )
@@ -32,7 +33,7 @@ _LEVELS = (*_SPLITS, "data", "dataset", "images", "img", "imgs", "photos", "phot
 
 
 class ImageFolder(ImageFiles):
-    """Class folders below ``root``: the folder is the class, an image's id is its path below ``root``.
+    """Class folders below ``root``, or photographs alone. The folder is the class, an image's id its path below root.
 
     Photographs in folders below a class folder are of this class too. Folders and files of operating systems, of
     ``masks`` and of xconsensus itself are passed over; other files that are not read are counted in a line.
@@ -46,6 +47,9 @@ class ImageFolder(ImageFiles):
     "imagenet" for the 1000 sorted WordNet ids; by default the folders of the first split are the classes, sorted as
     words, or as numbers where all of them are whole numbers. ``classes_before`` are the classes as version 0.1 had
     them: always sorted as words.
+
+    Photographs of a split without class folders have no label. Where no split has any, ``classes`` are empty until
+    `take_classes` says how many there are.
     """
 
     image_keys: tuple[str, ...] = ()
@@ -77,12 +81,17 @@ class ImageFolder(ImageFiles):
         elif twice := [name for name, count in Counter(classes or ()).items() if count > 1]:
             raise InputError(f"dataset.classes: names {twice[0]} twice, and a class has one label")
         self._given = classes is not None
-        first = next(iter(self.splits.values()))
-        self.classes_before = tuple(classes or subfolders(first, self._apart))
+        sorted_ones = [folder for folder in self.splits.values() if not self._is_flat(folder)]
+        first = next(iter(sorted_ones or self.splits.values()))
+        self.classes_before = tuple(classes or (subfolders(first, self._apart) if sorted_ones else ()))
         self.classes = self.classes_before if classes else _ordered(self.classes_before, first)
-        if not self.classes:
-            raise InputError(f"{first}: holds no class folders{_too_low(first)}")
+        if sorted_ones and not self.classes:
+            raise InputError(f"{first}: holds no class folders, nor photographs")
         self._labels = {name: label for label, name in enumerate(self.classes)}
+
+    def take_classes(self, count: int) -> None:
+        """Have ``count`` classes where there were none: ImageNet's, by their WordNet ids, where it is theirs."""
+        self.classes = tuple(imagenet_wnids() if count == 1000 else (f"class {label}" for label in range(count)))
 
     @property
     def has_masks(self) -> bool:
@@ -95,6 +104,8 @@ class ImageFolder(ImageFiles):
                 f" give its folder with dataset.splits.{split}=FOLDER"
             )
         folder, left_out = self.splits[split], Counter[str]()
+        if self._is_flat(folder):
+            return self._unlabelled(folder)
         loose = self._loose(folder)
         found = {
             name: self._photographs(folder / name, sorted(photographs(folder / name, left_out)))
@@ -124,6 +135,30 @@ class ImageFolder(ImageFiles):
             say_once(f"{folder}: not read: {counted(left_out)}")
         _say_nested(folder, found)
         return sorted(loose + unsorted, key=lambda record: record.image_id) if loose else unsorted
+
+    def _is_flat(self, folder: Path) -> bool:
+        """Whether a folder holds photographs, and no folder that may be a class."""
+        below = [name for name in subfolders(folder, self._apart) if name.lower() not in OF_MASKS]
+        return not below and any(map(is_photograph, entries(folder)))
+
+    def _unlabelled(self, folder: Path) -> list[Record]:
+        """The photographs directly in a folder, label -1, with a line that says so."""
+        beside, left_out = [each for each in entries(folder) if not is_folder(each)], Counter[str]()
+        paths = self._photographs(folder, [named(each).path for each in beside if is_photograph(each)])
+        left_out.update("broken link" if is_broken(e) else kind_of(e) for e in beside if not is_photograph(e))
+        masks = [name for name in subfolders(folder, self._apart) if name.lower() in OF_MASKS]
+        left_out.update(f"folder {name} (masks? dataset.masks={folder / name} uses them)" for name in masks)
+        if not paths:
+            raise InputError(f"{folder}: holds masks alone, and no photographs")
+        if folder.absolute().name in self._labels:
+            raise InputError(f"{folder}: the folder of a class (dataset.classes){_too_low(folder)}")
+        say_once(
+            f"{folder}: no class folders, so labels of its {len(paths)} photographs are unknown, and accuracies too; if"
+            f" it is itself the folder of a class, give dataset.root={folder.absolute().parent}"
+        )
+        if +left_out:
+            say_once(f"{folder}: not read: {counted(left_out)}")
+        return [self._record(path, -1) for path in paths]
 
     def _loose(self, folder: Path) -> list[Record]:  # noqa: ARG002
         """Photographs that are labelled although they lie in no class folder."""

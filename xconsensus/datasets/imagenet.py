@@ -54,6 +54,10 @@ class ImageNet(ImageFolder):
         self.devkit = Path(devkit) if devkit else None
         self._apart |= {os.path.realpath(folder) for folder in (self.root / _DEVKIT, devkit) if folder}
 
+    def _is_flat(self, folder: Path) -> bool:  # noqa: ARG002
+        """False: photographs in one folder have labels here (`_loose`)."""
+        return False
+
     def _loose(self, folder: Path) -> list[Record]:
         numbered, wnids = _numbered(folder)
         if numbered and (solution := self._solution(folder)):

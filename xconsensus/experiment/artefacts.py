@@ -1,7 +1,6 @@
 """Which settings shape which artefact, and the artefacts of an experiment as its stages read them."""
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -22,7 +21,7 @@ from xconsensus.members.training import Recipe
 from xconsensus.progress import log
 from xconsensus.store.contents import Contents
 from xconsensus.store.files import read_csv, read_settings
-from xconsensus.store.provenance import check_settings
+from xconsensus.store.provenance import check_settings, digest
 from xconsensus.store.shards import Shards
 from xconsensus.store.tensors import read_header, read_whole, verify
 
@@ -31,11 +30,6 @@ def needs(stage: str, lack: str, and_with: str = "") -> MissingStageError:
     """The error of a lack that an earlier stage would fill, with the same settings ``and_with`` others."""
     settings = f"the same settings{and_with and ' and ' + and_with}"
     return MissingStageError(f"{lack}: run xconsensus {stage} with {settings} first")
-
-
-def digest(settings: Mapping[str, Any]) -> str:
-    """A short fingerprint of settings."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def image_settings(experiment: Experiment) -> dict[str, Any]:
@@ -184,6 +178,24 @@ def members_with_predictions(experiment: Experiment) -> list[Member]:
     return found
 
 
+def ensemble_classes(experiment: Experiment) -> dict[str, int]:
+    """Image id -> class by the mean probability of the members, -1 of images that they have not predicted.
+
+    Of the explained split, by the members but those of random weights. Whoever lacks explanations later had its say.
+    """
+    found = experiment.inputs.by_ensemble
+    if not found:
+        sums: dict[str, Tensor] = {}
+        for member in members_with_predictions(experiment):
+            if not member.random:
+                ids, probabilities, _ = predictions(experiment, experiment.explain_split, member)
+                for image_id, row in zip(ids, probabilities, strict=True):
+                    sums[image_id] = sums[image_id] + row if image_id in sums else row.double()
+        for record in experiment.inputs.records(experiment.explain_split):
+            found[record.image_id] = int(sums[record.image_id].argmax()) if record.image_id in sums else -1
+    return found
+
+
 # --- images ---
 
 
@@ -211,8 +223,13 @@ def chosen_by(experiment: Experiment) -> str:
 
 
 def contents_explained(experiment: Experiment) -> Contents:
-    """What the images of the explained split hold; their labels too, where explanations depend on these."""
+    """What the images of the explained split hold; their labels too, or the classes that the ensemble predicts, where
+    explanations depend on these.
+    """
     explainer = experiment.explainer
+    if explainer.get("target") == "ensemble":
+        classes = ensemble_classes(experiment)
+        return experiment.inputs.contents(experiment.explain_split).with_labels(classes, classes)
     return experiment.inputs.contents(
         experiment.explain_split, explainer.get("target") == "label" or own_code.is_own(explainer["method"])
     )

@@ -24,7 +24,7 @@ from xconsensus.experiment.artefacts import (
 )
 from xconsensus.experiment.experiment import Experiment
 from xconsensus.members.member import Member
-from xconsensus.progress import log
+from xconsensus.progress import log, say_once
 from xconsensus.store.contents import Contents
 from xconsensus.store.files import read_settings, write_csv
 from xconsensus.store.provenance import check_settings
@@ -40,6 +40,9 @@ def choose_images(experiment: Experiment) -> list[Record]:
     """
     path, options = experiment.store.images(experiment.committee), experiment.config["explain"]
     candidates = experiment.inputs.records(experiment.explain_split)
+    if options["only_correct"] != "none" and all(record.label < 0 for record in candidates):
+        say_once(f"explain.only_correct={options['only_correct']}: labels are unknown, so none is asked to be right")
+        options = {**options, "only_correct": "none"}
     settings: dict[str, Any] = {
         "dataset": image_settings(experiment),
         **{key: options[key] for key in ("images", "per_class", "sample", "only_correct")},
@@ -56,17 +59,17 @@ def choose_images(experiment: Experiment) -> list[Record]:
     if is_made(path, check, experiment.config["overwrite"]):
         return explained_images(experiment)
     right = judged().usable(options["only_correct"])
-    chosen = _choose(experiment, right)
+    chosen = chosen_of(experiment, right)
     if options["only_correct"] == "all":
         _say_what_any_gives(judged(), len(chosen))
     if experiment.dataset.has_masks:
         for record in chosen:
             experiment.images.mask(record)  # a wrong mask is better found before the hours than after
         experiment.images.say_inverted(chosen)
-    classes = len({record.label for record in chosen})
+    classes = len({record.label for record in chosen if record.label >= 0})
     log.info(
-        f"{len(chosen)} images of {classes} classes to explain, of {len(right)} that remain of {len(candidates)}"
-        f"{_why(options)}"
+        f"{len(chosen)} images{f' of {classes} classes' * bool(classes)} to explain, of {len(right)} that remain of"
+        f" {len(candidates)}{_why(options, len(chosen) == len(right) < len(candidates))}"
     )
     if not experiment.config["dry_run"]:
         experiment.inputs.contents(experiment.explain_split)  # at the first look the labels of before are read there
@@ -120,7 +123,8 @@ def _check_table(experiment: Experiment, settings: Mapping[str, Any], judged: Ca
         )
 
 
-def _choose(experiment: Experiment, right: Sequence[Record]) -> list[Record]:
+def chosen_of(experiment: Experiment, right: Sequence[Record]) -> list[Record]:
+    """Those of the images that members are ``right`` about that ``explain`` in the config asks for."""
     options = experiment.config["explain"]
     return choose(right, options["sample"], options["images"], options["per_class"], experiment.seed)
 
@@ -147,13 +151,12 @@ def _below_root(experiment: Experiment, path: str) -> str:
     return os.path.relpath(path, root) if root and Path(path).is_relative_to(root) else path
 
 
-def _why(options: Mapping[str, Any]) -> str:
-    match options["only_correct"]:
-        case "all":
-            return ", right by every member"
-        case "any":
-            return ", right by some member"
-    return ""
+def _why(options: Mapping[str, Any], limits: bool) -> str:
+    """Who is right about the images, and the key to ask less by where that is what ``limits`` their number."""
+    mode = options["only_correct"]
+    who = {"all": ", right by every member", "any": ", right by some member"}.get(mode, "")
+    less = {"all": "any or none", "any": "none"}.get(mode)
+    return f"{who}; explain.only_correct={less} asks less" if limits and less else who
 
 
 @dataclass(frozen=True)
@@ -170,14 +173,9 @@ class Judged:
 
     @classmethod
     def by(cls, experiment: Experiment, members: Sequence[Member], candidates: Sequence[Record]) -> "Judged":
-        """The candidates, by the members' stored predictions; InputError where none has a known label."""
+        """The candidates, by the members' stored predictions."""
         if not members:
             return cls(experiment, members, list(candidates), np.empty((0, len(candidates)), dtype=bool))
-        if all(record.label < 0 for record in candidates):
-            mode = experiment.config["explain"]["only_correct"]
-            raise InputError(
-                f"explain.only_correct={mode}: labels of the images are unknown; set explain.only_correct=none"
-            )
         by_id = {record.image_id: record for record in candidates}
         hits: dict[str, list[bool]] = {}
         for member in members:
@@ -217,7 +215,7 @@ def _say_what_any_gives(judged: Judged, chosen: int) -> None:
     if options["images"] is None and options["per_class"] is None:
         return
     by_all, by_any = judged.right("all"), judged.right("any")
-    if chosen < (possible := len(_choose(experiment, by_any))):
+    if chosen < (possible := len(chosen_of(experiment, by_any))):
         weakest = judged.members[int(judged.correct.mean(1).argmin())].name
         log.info(
             f"all {len(judged.members)} members are right about {len(by_all)} images, enough for {chosen}:"

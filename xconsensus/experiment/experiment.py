@@ -1,6 +1,7 @@
 """What a command works on: checked config, data set, members, store and device, opened once for all its stages."""
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,11 @@ from xconsensus.jobs.process import device_of, set_up
 from xconsensus.jobs.worklog import Worklog
 from xconsensus.members import catalogue
 from xconsensus.members.member import Member, members_of
+from xconsensus.members.own_classes import own_classes
+from xconsensus.progress import say_once
+from xconsensus.store.files import read_json
 from xconsensus.store.folders import Store
+from xconsensus.store.provenance import digest
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,8 @@ def open_experiment(values: Mapping[str, Any], keep: bool = True) -> Experiment:
     store = Store(Path(values["output_dir"]), group["name"])
     store.images(committee["name"])  # a name that can be no file stops here
     members = committee_of(values, store)
+    if not dataset.classes and hasattr(dataset, "take_classes"):
+        dataset.take_classes(_classes_of(members, committee, store))
     inputs = Inputs(dataset, store, values["progress"], again=values["verify"], keep=keep)
     largest = max(group["resize"], *(member.resize for member in members))
     images = CroppedImages(dataset, group["resize"], group["size"], room, skip, largest)
@@ -142,6 +149,39 @@ def committee_of(values: Mapping[str, Any], store: Store) -> list[Member]:
     )
     _check_committee(committee, members)
     return members
+
+
+def _classes_of(members: Sequence[Member], committee: Mapping[str, Any], store: Store) -> int:
+    """The number of classes that all members know, for photographs without class folders; InputError naming two members
+    that know different ones, or where they are to be trained.
+    """
+    if committee["finetune"]:
+        raise InputError(
+            "dataset.root holds no class folders, so labels are unknown and members cannot be trained: set"
+            " committee.finetune=false, or dataset.splits.train=FOLDER of class folders"
+        )
+    counts = {member.name: _known_classes(member, store) for member in members if not member.random}
+    (first, count), *others = counts.items() or [("", 0)]
+    for name, other in others:
+        if other != count:
+            raise InputError(
+                f"members {first} and {name} know {count} and {other} classes: photographs without labels are explained"
+                " by members of equally many; leave one out, or give dataset.classes"
+            )
+    if not count:
+        raise InputError("all members have random weights, and no class folder says how many classes: dataset.classes")
+    if count == 1000:
+        say_once("dataset.classes: the members' 1000 logits are taken for ImageNet's classes")
+    return count
+
+
+def _known_classes(member: Member, store: Store) -> int:
+    """`own_classes`, or the number that the member was once probed in: it then need not be built."""
+    with suppress(InputError):
+        known = read_json(store.probe(member.name))
+        if known.get("member") == digest(member.settings()) and known.get("classes", 0) > 1:
+            return int(known["classes"])
+    return own_classes(member)
 
 
 def _check_committee(committee: Mapping[str, Any], members: Sequence[Member]) -> None:

@@ -28,6 +28,7 @@ class Inputs:
     progress: str = "off"
     again: bool = False
     keep: bool = True
+    by_ensemble: dict[str, int] = field(default_factory=dict, repr=False)  # kept by `artefacts.ensemble_classes`
     _records: dict[str, list[Record]] = field(default_factory=dict, repr=False)
     _contents: dict[tuple[str, bool], Contents] = field(default_factory=dict, repr=False)
 

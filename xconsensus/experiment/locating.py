@@ -15,13 +15,13 @@ from xconsensus.datasets import Record
 from xconsensus.datasets.cropped import Place
 from xconsensus.datasets.images import SUFFIXES
 from xconsensus.errors import InputError, safe_name
-from xconsensus.experiment.artefacts import contents_explained, digest
+from xconsensus.experiment.artefacts import contents_explained
 from xconsensus.experiment.experiment import Experiment
 from xconsensus.experiment.maps import Maps
 from xconsensus.published import ENSEMBLE
 from xconsensus.scores import locations
 from xconsensus.scores.locations import Boxes, Floats, Object
-from xconsensus.store.provenance import Settings
+from xconsensus.store.provenance import Settings, digest
 
 
 class Image(NamedTuple):

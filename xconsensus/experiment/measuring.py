@@ -55,8 +55,8 @@ def _compare(given: Given, records: list[Record], measured: Measured) -> None:
             found = similarity(explanations, same.to(explanations.dtype)).numpy()
             measured.similarity[place, column] = np.where(without_spread(explanations), np.nan, found)
         for row, image_id in enumerate(ids):
-            measured.reliability[row, column] = shards.number(image_id, "reliability")
-            measured.samples[row, column] = shards.number(image_id, "samples")
+            for name in ("reliability", "samples", "predicted", "probability"):
+                getattr(measured, name)[row, column] = shards.number(image_id, name)
 
 
 def mean_training_mask(experiment: Experiment) -> NDArray[np.floating] | None:

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 
 from xconsensus.errors import InputError
-from xconsensus.experiment.artefacts import digest
 from xconsensus.experiment.experiment import Experiment
 from xconsensus.members.costs import rehearsal
 from xconsensus.members.member import Member
@@ -16,6 +15,7 @@ from xconsensus.members.weights import check_head
 from xconsensus.progress import log
 from xconsensus.seeding import seed_of
 from xconsensus.store.files import read_json, write_json
+from xconsensus.store.provenance import digest
 
 
 def network_for(experiment: Experiment, member: Member, *, gradients: bool = False, untrained: bool = False) -> Network:

@@ -45,16 +45,10 @@ def predict_member(
 
     Raises InputError naming a member that returns NaN.
     """
+    if is_predicted(experiment, member, split, records):
+        return
     path = experiment.store.predictions(split, member.name)
     settings = prediction_settings(experiment, member, records)
-
-    def check() -> None:
-        tensors, header = read_whole(path, "probabilities", "labels")
-        check_settings(path, {**rule_of_predictions(member), **header["settings"]}, settings)
-        check_predictions(experiment, member, split, header, tensors["labels"])
-
-    if is_made(path, check, experiment.config["overwrite"]):
-        return
     worklog.begin()
     network = network_for(experiment, member)
     probabilities = _predict(experiment, network, records, f"{title}: {split} predictions")
@@ -67,6 +61,19 @@ def predict_member(
     if split == "test":
         what = "labels unknown" if np.isnan(share) else f"accuracy {share:.3f}"
         log.info(f"{member.name}: {what}, {len(records)} test images")
+
+
+def is_predicted(experiment: Experiment, member: Member, split: str, records: Sequence[Record]) -> bool:
+    """Whether a member's predictions of a split's ``records`` are there, with these weights and settings."""
+    path = experiment.store.predictions(split, member.name)
+
+    def check() -> None:
+        tensors, header = read_whole(path, "probabilities", "labels")
+        settings = prediction_settings(experiment, member, records)
+        check_settings(path, {**rule_of_predictions(member), **header["settings"]}, settings)
+        check_predictions(experiment, member, split, header, tensors["labels"])
+
+    return is_made(path, check, experiment.config["overwrite"])
 
 
 def _predict(experiment: Experiment, network: Network, records: Sequence[Record], title: str) -> torch.Tensor:

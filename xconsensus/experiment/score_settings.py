@@ -16,7 +16,6 @@ from xconsensus.experiment.artefacts import (
     chosen_by,
     consensus_of,
     contents_explained,
-    digest,
     explanations_of,
     needs,
     segmenter_settings,
@@ -31,7 +30,7 @@ from xconsensus.scores.estimation import FEWEST
 from xconsensus.scores.metrics import without_spread
 from xconsensus.scores.rules import Rule, rule_by_name
 from xconsensus.store.files import read_csv, read_json, read_settings
-from xconsensus.store.provenance import Settings, as_json, difference
+from xconsensus.store.provenance import Settings, as_json, difference, digest
 from xconsensus.store.shards import Shards
 from xconsensus.store.tensors import read_header, read_tensor
 

@@ -25,7 +25,7 @@ from xconsensus.members.preparing import PROBE, Preparation
 from xconsensus.members.preprocessing import rule_of_training
 from xconsensus.members.training import Images, Recipe, State, train, whole_pass
 from xconsensus.members.weights import head_tensors
-from xconsensus.progress import counter
+from xconsensus.progress import Whole, counter
 from xconsensus.store.files import remove
 from xconsensus.store.provenance import check_settings
 from xconsensus.store.resume import is_made
@@ -33,7 +33,7 @@ from xconsensus.store.tensors import read_whole, verify, write_tensors
 
 
 def train_member(
-    experiment: Experiment, member: Member, recipe: Recipe, training: Sequence[Record], title: str, worklog: Worklog
+    experiment: Experiment, member: Member, recipe: Recipe, training: Sequence[Record], whole: Whole, worklog: Worklog
 ) -> None:
     """Train one member from its last finished epoch, unless it is trained already.
 
@@ -41,7 +41,7 @@ def train_member(
     ----------
     experiment, member, recipe : what is trained, and how.
     training : images to train on.
-    title : what the progress bar says.
+    whole : the epochs of all members, of which progress tells.
     worklog : where it is noted how far the training is.
 
     Raises InputError naming the member when memory does not suffice for a batch.
@@ -52,6 +52,7 @@ def train_member(
     ready = partial(is_trained, experiment, member, settings, training)
     if ready(path):
         remove(checkpoint)
+        whole.skip(recipe.epochs)
         return
     worklog.begin()
     usable = experiment.images.usable(training)
@@ -62,8 +63,9 @@ def train_member(
     prepared = _prepared(network, images, recipe, settings["classes"], state) if recipe.prepare else None
     if prepared and prepared.way == PROBE:
         recipe = replace(recipe, learning_rate=recipe.probed_learning_rate)
-    with counter(title, recipe.epochs, "epochs", experiment.config["progress"]) as count:
-        count.add(state.epoch)
+    title = f"finetune {member.name}"
+    with counter(title, recipe.epochs, "epochs", experiment.config["progress"], whole) as count:
+        count.skip(state.epoch)
         try:
             for reached in train(network, images, recipe, experiment.seed, state):
                 _save(checkpoint, reached, settings, notes)

@@ -32,8 +32,9 @@ class Classifier(Protocol):
 
 @dataclass(frozen=True)
 class Image:
-    """One image to explain: RGB ``pixels`` uint8 (H, W, 3), ``label``, ``segments`` int (H, W) numbered from 0 when
-    the explainer works on superpixels, and ``generator``, a source of random draws seeded by the image alone.
+    """One image to explain: RGB ``pixels`` uint8 (H, W, 3), ``label`` (of explainer.target=ensemble the committee's
+    class), ``segments`` int (H, W) numbered from 0 when the explainer works on superpixels, and ``generator``, a source
+    of random draws seeded by the image alone.
     """
 
     pixels: NDArray[np.uint8]

@@ -36,7 +36,7 @@ class Lime:
     gaussian_process (`fit_process`), which estimates the same weights from a quarter of the samples. With a
     ``tolerance`` an image gets samples until the fit's reliability (see `fit`) reaches it: a quarter, half, all,
     double, then four times ``samples``. ``target`` is the class explained: the one ``predicted`` on the unperturbed
-    image, or the image's ``label``.
+    image, or the image's ``label``, which of target ``ensemble`` is the class that the committee predicts.
     """
 
     samples: int = 1000
@@ -157,5 +157,5 @@ def kernel_weights(masks: Tensor, width: float) -> Tensor:
 
 def check_target(target: str) -> None:
     """InputError unless ``target`` is a class that can be explained."""
-    if target not in ("predicted", "label"):
-        raise InputError(f"explainer.target={target} is neither predicted nor label")
+    if target not in ("predicted", "label", "ensemble"):
+        raise InputError(f"explainer.target={target} is none of predicted, label, ensemble")

@@ -84,6 +84,29 @@ def comparison(
     return table
 
 
+_SAID = {"yes": "Holds here", "sign only": "Has the paper's sign alone", "no": "Differs from the paper"}
+_MOST = 3  # claims a line
+
+
+def conclusion(table: pd.DataFrame) -> list[str]:
+    """A run's conclusion in three lines, from `comparison`: which claims hold here, how strongly, of how many; the
+    strongest first.
+    """
+    lines = []
+    for agrees, words in _SAID.items():
+        found = table[table["agrees"] == agrees]
+        order = (found["here"].abs() / found["published"].abs()).sort_values(ascending=False, kind="stable").index
+        claims = [_in_words(row) for row in found.loc[order].to_dict("records")]
+        more = f"; and {len(claims) - _MOST} more" if len(claims) > _MOST else ""
+        lines.append(f"{words}: {'; '.join(claims[:_MOST]) or 'nothing'}{more}.")
+    return lines
+
+
+def _in_words(row: Mapping[Any, Any]) -> str:
+    interval = f", {row['low']:.2f} to {row['high']:.2f}" if np.isfinite(row["low"]) else ""
+    return f"{row['claim']} {row['here']:.3g} (n={row['n']}{interval}; paper {row['published']:.3g})"
+
+
 def nearest_published(loader: str, masks: bool) -> tuple[str, str]:
     """The paper's data set that one of one's own stands beside, and why: with masks CUB-200-2011, the only one with
     any; else that of its ``loader``; else ImageNet.

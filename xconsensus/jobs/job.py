@@ -63,6 +63,9 @@ class Job:
             if failed is None:
                 raise
             failed.append(str(error))  # kept from Hydra, which would print a traceback
+        except BrokenPipeError:  # the reader of standard output has read enough: Hydra would print a line
+            worklog.end("stopped")
+            sys.exit(141)
         except BaseException as error:
             worklog.end("failed", type(error).__name__)
             raise

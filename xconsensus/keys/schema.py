@@ -147,7 +147,9 @@ class Explainer:
 class _Method(Explainer):
     sigma: float | None = key(None, "of the similarity rbf on 224x224 maps, scaled by side / 224")
     tolerance: float | None = key(None, "0..1: from a quarter to four times the samples until it is that reliable")
-    target: Literal["predicted", "label"] = key("predicted", "class explained: predicted by the member | label")
+    target: Literal["predicted", "label", "ensemble"] = key(
+        "predicted", "class explained: predicted by the member | label | ensemble, by the members' mean probability"
+    )
 
 
 @dataclass(frozen=True)

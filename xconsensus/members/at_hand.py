@@ -1,12 +1,18 @@
 """Whether a member's weights lie on this machine, or would have to be downloaded."""
 
 import os
+import socket
+from functools import cache
 from pathlib import Path
+from threading import Thread
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from xconsensus.errors import InputError
 from xconsensus.members import timm_torchvision
 from xconsensus.members.member import Member
 
+SECONDS = 3.0  # in which the Hugging Face hub is to answer
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")  # of huggingface_hub: it downloads nothing
 
 
@@ -21,6 +27,32 @@ def caches() -> dict[str, Path]:
 def offline() -> list[str]:
     """The flags set in the environment that forbid downloads."""
     return [name for name in OFFLINE if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")]
+
+
+@cache
+def look_for_hub() -> None:
+    """Let huggingface_hub take what is in its cache alone, in this process, where its host cannot be reached: it would
+    try for most of a minute, for each member. What a proxy reaches is left to it.
+    """
+    from huggingface_hub import constants
+
+    at = urlsplit(constants.ENDPOINT)
+    if constants.HF_HUB_OFFLINE or getproxies().keys() & {at.scheme, "all"}:
+        return
+    reached = []
+
+    def reach() -> None:
+        try:
+            socket.create_connection((at.hostname, at.port or (80 if at.scheme == "http" else 443)), SECONDS).close()
+            reached.append(True)
+        except OSError:
+            pass
+
+    attempt = Thread(target=reach, daemon=True)  # names are looked up without a limit
+    attempt.start()
+    attempt.join(2 * SECONDS)
+    if not reached:
+        constants.HF_HUB_OFFLINE = True
 
 
 def lacking(member: Member) -> str:

@@ -12,26 +12,35 @@ from xconsensus.members.member import Member
 from xconsensus.members.network import Network, set_trainable
 from xconsensus.members.weights import build
 
-_IMAGES = 8
+_PIXELS = 2**20  # of a timed batch at most: about what fits a core's cache, and never long on a CPU
+_SECONDS = 1.0  # that repeating it takes at most, beyond two passes
 
 
-def seconds_a_pass(network: Network, size: int, gradients: Literal["inputs", "weights"] | None = None) -> float:
+def seconds_a_pass(
+    network: Network, size: int, gradients: Literal["inputs", "weights"] | None = None, batch_size: int = 64
+) -> float:
     """Seconds that a network takes on its device for one image of ``size`` pixels a side, forward or, if it is asked
-    for ``gradients``, forward and backward. The network's weights may require gradients afterwards.
+    for ``gradients``, forward and backward, in batches as work has them. The network's weights may require gradients
+    afterwards.
+
+    The least of some passes, since other work on the machine only adds to it.
     """
-    inputs = torch.zeros(_IMAGES, 3, size, size, device=network.device, requires_grad=gradients == "inputs")
+    images = max(1, min(batch_size, _PIXELS // size**2))
+    inputs = torch.zeros(images, 3, size, size, device=network.device, requires_grad=gradients == "inputs")
     leaves = [inputs]
     if gradients == "weights":
         set_trainable(network.model, True)
         leaves = list(network.model.parameters())
+    times: list[float] = []
     with torch.set_grad_enabled(gradients is not None):
-        for _ in range(2):  # the first one warms up
+        while len(times) < 2 or (len(times) < 5 and sum(times) < _SECONDS):  # the first one warms up
             started = time.perf_counter()
             out = network(inputs).softmax(1)[:, 0].sum()
             if gradients:
                 torch.autograd.grad(out, leaves, allow_unused=True)
             float(out.detach())
-    return (time.perf_counter() - started) / _IMAGES
+            times.append(time.perf_counter() - started)
+    return min(times[1:]) / images
 
 
 def operations_a_pass(member: Member, classes: int) -> int:

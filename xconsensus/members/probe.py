@@ -12,6 +12,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from xconsensus import own_code
 from xconsensus.errors import InputError
 from xconsensus.members.network import Network, logits_of
+from xconsensus.members.weights import other_classes
 
 VERSION = 2  # of the rules below: a member that kept to those of another version is probed again
 _TOLERANCE = 1e-4  # of the largest logit, in float32
@@ -114,6 +115,7 @@ def _logits(network: Network, inputs: Tensor, classes: int) -> Tensor:
     ):  # photographs of one class among some
         if is_table:
             advice = "it must be built for them (num_classes), or trained to them with committee.finetune=true"
+            advice += other_classes(found.shape[1])
             raise InputError(f"member {name} gives {found.shape[1]} logits for {classes} classes: {advice}")
         raise InputError(f"member {name} gives outputs of shape {list(found.shape)}, logits are {list(wanted)}")
     if not found.is_floating_point():

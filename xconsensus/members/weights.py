@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 from xconsensus import own_code
 from xconsensus.errors import InputError
 from xconsensus.members import timm_torchvision
+from xconsensus.members.at_hand import look_for_hub
 from xconsensus.members.checkpoints import as_named_by, is_counter, read_weights
 from xconsensus.members.member import Member, check_model
 
@@ -69,6 +70,8 @@ def _timm_model(member: Member, new_head: bool, num_classes: int, **kwargs: Any)
 
     full = timm_torchvision.timm_name(member.model, member.pretrained)
     if not (member.pretrained and member.pretrained_file):
+        if member.pretrained:
+            look_for_hub()
         return timm.create_model(full, pretrained=bool(member.pretrained), num_classes=num_classes, **kwargs)  # type: ignore[no-any-return]
     model: nn.Module = timm.create_model(full, num_classes=num_classes, **kwargs)
     tensors = as_named_by(model.state_dict(), _local(member))
@@ -141,11 +144,31 @@ def fill(
             raise InputError(f"member {member.name}: {source} has tensor {key}, {member.model} does not")
         if given[key].shape != expected[key].shape:
             shapes = f"{list(given[key].shape)}, {member.model} needs {list(expected[key].shape)}"
-            raise InputError(f"member {member.name}: {source} has tensor {key} of shape {shapes}")
+            known = _of_other_classes(member, key, given[key], expected[key])
+            raise InputError(f"member {member.name}: {source} has tensor {key} of shape {shapes}{known}")
     try:
         model.load_state_dict(given)
     except (RuntimeError, NotImplementedError) as error:  # sparse, or without data
         raise InputError(f"member {member.name}: {source} has tensors of a kind that cannot be loaded") from error
+
+
+def _of_other_classes(member: Member, key: str, given: Tensor, expected: Tensor) -> str:
+    """A clause on what to do where a tensor does not fit since it is the head of other classes; else empty."""
+    if given.ndim != expected.ndim or given.shape[1:] != expected.shape[1:]:
+        return ""
+    if key not in head_tensors(member, len(expected)):
+        return ""
+    return f": it knows {len(given)} classes, the data set has {len(expected)}{other_classes(len(given))}"
+
+
+def other_classes(known: int) -> str:
+    """A clause that says how a data set takes the ``known`` classes of a member that is not trained on it."""
+    if known == 1000:
+        return (
+            "; dataset.classes=imagenet labels folders named by WordNet id, and photographs in one folder, without"
+            " class folders, need no labels"
+        )
+    return f"; dataset.classes=[...] names all {known}, or committee.finetune=true trains a new head"
 
 
 def check_head(member: Member, num_classes: int) -> None:
@@ -156,7 +179,8 @@ def check_head(member: Member, num_classes: int) -> None:
     if known != num_classes:
         raise InputError(
             f"member {member.name}: pretrained={member.pretrained} of {member.model} knows {known} classes, the data"
-            f" set has {num_classes}: train a new head with committee.finetune=true, or name its own weights: FILE"
+            f" set has {num_classes}: train a new head with committee.finetune=true, or name its own weights:"
+            f" FILE{other_classes(known)}"
         )
 
 

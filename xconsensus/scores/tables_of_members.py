@@ -1,7 +1,7 @@
 """What `score` writes: tables of the members, of each image and member, and of the correlations over the members."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import combinations
 
 import numpy as np
@@ -20,25 +20,26 @@ class Measured:
     """What was measured of m members on n images, NaN where there is nothing.
 
     ``similarity`` to the consensus (n, m), NaN of explanations without spread, ``average_precision`` (n, m + 1), the
-    consensus's last, and each explanation's ``reliability`` and number of ``samples``, (n, m).
+    consensus's last, each explanation's ``reliability`` and number of ``samples``, and the class ``predicted`` on the
+    explained crop with its ``probability``, (n, m).
     """
 
     similarity: Floats
     average_precision: Floats
     reliability: Floats
     samples: Floats
+    predicted: Floats
+    probability: Floats
 
     @classmethod
     def nothing(cls, images: int, members: int) -> "Measured":
         """All NaN, to be filled."""
-        similarity, reliability, samples = np.full((3, images, members), np.nan)
-        return cls(similarity, np.full((images, members + 1), np.nan), reliability, samples)
+        similarity, *others = np.full((5, images, members), np.nan)
+        return cls(similarity, np.full((images, members + 1), np.nan), *others)
 
     def of(self, images: slice) -> "Measured":
         """The part of some images, which shares its numbers with the whole."""
-        return Measured(
-            self.similarity[images], self.average_precision[images], self.reliability[images], self.samples[images]
-        )
+        return Measured(*(getattr(self, each.name)[images] for each in fields(self)))
 
 
 def members_table(
@@ -76,9 +77,13 @@ def members_table(
     return table
 
 
-def images_table(ids: Sequence[str], names: Sequence[str], measured: Measured) -> pd.DataFrame:
-    """images.csv: one row an image and member; the consensus has an average precision alone."""
+def images_table(ids: Sequence[str], labels: Sequence[int], names: Sequence[str], measured: Measured) -> pd.DataFrame:
+    """images.csv: one row an image and member; the consensus has an average precision alone.
+
+    Of ``labels``, -1 is unknown. They and ``predicted`` are positions among the data set's classes.
+    """
     columns, none = [*names, ENSEMBLE], np.full((len(ids), 1), np.nan)
+    known = np.repeat([label if label >= 0 else np.nan for label in labels], len(columns))
     return pd.DataFrame(
         {
             "image_id": np.repeat(ids, len(columns)),
@@ -87,6 +92,9 @@ def images_table(ids: Sequence[str], names: Sequence[str], measured: Measured) -
             "average_precision": measured.average_precision.ravel(),
             "reliability": np.hstack([measured.reliability, none]).ravel(),
             "samples": np.hstack([measured.samples, none]).ravel(),
+            "label": pd.array(known, dtype="Int64"),
+            "predicted": pd.array(np.hstack([measured.predicted, none]).ravel(), dtype="Int64"),
+            "probability": np.hstack([measured.probability, none]).ravel(),
         }
     )
 
@@ -105,9 +113,13 @@ def with_mask_kind(table: pd.DataFrame, kind: str) -> pd.DataFrame:
 
 
 def noise(members: pd.DataFrame, reliability: Floats) -> str:
-    """What sampling noise does to the scores of a members table, in a line; ``reliability`` is (n, m)."""
+    """What sampling noise does to the scores of a members table, in a line; ``reliability`` is (n, m). Empty where no
+    explanation is mostly noise.
+    """
     own = members[members["member"] != ENSEMBLE]
     noisy, whole = int((reliability < RELIABLE).sum()), int(np.isfinite(reliability).sum())
+    if not noisy:
+        return ""
     line = f"{noisy} of {whole} explanations are mostly noise (reliability below {RELIABLE})"
     kept = correlation(own["consensus_score"], own["consensus_score_reliable"])
     shared = correlation(own["consensus_score"], own["reliability"])

@@ -111,7 +111,7 @@ def _images(values: Mapping[str, Any]) -> tuple[str, ...]:
     counts = ", ".join(f"{len(found)} of {split}" for split, found in records.items())
     if absent := _absent([record.path for found in records.values() for record in found if record.path]):
         return MISSING, f"{len(absent)} image files, the first {absent[0]}", "unpack the archive of images again"
-    return OK, f"{counts}, {len(dataset.classes)} classes"
+    return OK, f"{counts}, {f'{len(dataset.classes)} classes' if dataset.classes else 'labels unknown'}"
 
 
 def _absent(paths: Sequence[str]) -> list[str]:

@@ -15,13 +15,14 @@ from xconsensus.arithmetic.folding import fold
 from xconsensus.arithmetic.precision import by_rule, check_precision
 from xconsensus.datasets import Record
 from xconsensus.datasets.records import check_labels
-from xconsensus.errors import InputError
+from xconsensus.errors import InputError, MissingStageError
 from xconsensus.experiment.artefacts import (
+    ensemble_classes,
     explanations_of,
     label_maps,
     with_trained_weights,
 )
-from xconsensus.experiment.choosing import choose_images
+from xconsensus.experiment.choosing import choose_images, chosen_of
 from xconsensus.experiment.experiment import Experiment, start
 from xconsensus.experiment.networks import network_for
 from xconsensus.explainers import Explainer, Explanation, fewer_bits
@@ -35,7 +36,7 @@ from xconsensus.jobs.worklog import Worklog
 from xconsensus.members.costs import operations_a_pass, seconds_a_pass
 from xconsensus.members.member import Member
 from xconsensus.members.network import Network
-from xconsensus.progress import counter, log
+from xconsensus.progress import Whole, counter, duration, log, say_once
 from xconsensus.seeding import generator
 from xconsensus.store.resume import discard, spoilt, turns
 from xconsensus.store.shards import Shards
@@ -49,16 +50,19 @@ def run(config: DictConfig) -> None:
     explain(start(config))
 
 
-def explain(experiment: Experiment) -> None:
-    """Choose the images unless they are chosen, and explain what is not explained yet."""
+def explain(experiment: Experiment) -> float:
+    """Choose the images unless they are chosen, and explain what is not explained yet.
+
+    The seconds that a dry run expects of it; else 0.
+    """
     explainer = explainers.make(experiment.explainer["method"], explainers.own_settings(experiment.explainer))
     check_precision(experiment.config["explain"]["precision"], experiment.device, fewer_bits(explainer))
-    records = choose_images(experiment)
+    records = _images(experiment)
     check_labels(records, len(experiment.dataset.classes), known=getattr(explainer, "target", None) == "label")
+    records = with_classes(experiment, records)
     own = own_images(experiment, records)
     if experiment.config["dry_run"]:
-        _plan(experiment, explainer, own)
-        return
+        return _plan(experiment, explainer, own)
     if experiment.config["shards"] > 1:
         ids = {record.image_id for _, images in own for record in images}
         records = [record for record in records if record.image_id in ids]
@@ -67,12 +71,48 @@ def explain(experiment: Experiment) -> None:
     work = Explaining(experiment, explainer, labels, Batches(size, "explain.batch_size"))
     failures = Failures("explain", partial(experiment.worklog, "explain"))
     own.sort(key=lambda each: failures.deaths(each[0].name))
-    for number, (member, images) in enumerate(own, 1):
+    whole = Whole(sum(len(images) for _, images in own), len(own))
+    for member, images in own:
         with failures.of(member.name) as worklog:
-            title = f"{experiment.explainer_name} {member.name} ({number}/{len(own)})"
-            explain_member(work, with_trained_weights(experiment, member), images, title, worklog)
+            explain_member(work, with_trained_weights(experiment, member), images, whole.next(), worklog)
     failures.report()
     log.info(f"{experiment.explainer_name}: {len(own)} members explained on {len(records)} images")
+    return 0.0
+
+
+def _images(experiment: Experiment) -> list[Record]:
+    """The images to explain; of a dry run before predictions, as many as may be chosen once there are some."""
+    try:
+        return choose_images(experiment)
+    except MissingStageError as error:
+        if not experiment.config["dry_run"]:
+            raise
+        candidates = experiment.images.usable(experiment.inputs.records(experiment.explain_split))
+        found = chosen_of(experiment, candidates)
+        log.info(f"images are chosen once members have predicted: at most {len(found)} of {len(candidates)} ({error})")
+        return found
+
+
+def with_classes(experiment: Experiment, records: Sequence[Record]) -> list[Record]:
+    """The images with the class that explainer.target=ensemble has explained as their label; else as they are.
+
+    Raises InputError naming an image that the members have not predicted.
+    """
+    if experiment.explainer.get("target") != "ensemble":
+        return list(records)
+    try:
+        classes = ensemble_classes(experiment)
+    except MissingStageError:
+        if experiment.config["dry_run"]:
+            return list(records)
+        raise
+    found = [replace(record, label=classes[record.image_id]) for record in records]
+    if unknown := next((record for record in found if record.label < 0), None):
+        raise InputError(
+            f"image {unknown.image_id}: no member has predicted it, as explainer.target=ensemble needs: run xconsensus"
+            " finetune with the same settings and overwrite=true first"
+        )
+    return found
 
 
 # --- whose images ---
@@ -139,7 +179,7 @@ class Explaining:
         return Image(images.image(record), record.label, partial(generator, seed, record.image_id), segments)
 
 
-def explain_member(work: Explaining, member: Member, records: Sequence[Record], title: str, worklog: Worklog) -> None:
+def explain_member(work: Explaining, member: Member, records: Sequence[Record], whole: Whole, worklog: Worklog) -> None:
     """Explain what is missing of one member, a shard at a time; the next image is read while one is explained.
 
     Parameters
@@ -147,19 +187,26 @@ def explain_member(work: Explaining, member: Member, records: Sequence[Record], 
     work : the experiment, explainer and superpixels.
     member : one with weights.
     records : the images to explain.
-    title : what the progress bar says.
+    whole : the images of all members, of which progress tells.
     worklog : where it is noted how many are done.
     """
     experiment, shards = work.experiment, explanations_of(work.experiment, member)
     discard(shards, spoilt(shards, experiment.config["overwrite"]))
     by_id = {record.image_id: record for record in records}
-    if not (missing := shards.missing(by_id)):
+    missing = shards.missing(by_id)
+    whole.skip(len(by_id) - len(missing))
+    if not missing:
         return
     worklog.begin()
     network = prepared(experiment, work.explainer, member)
     precision = network.precision if isinstance(network, FewerBits) else "float32"
-    again = 0
-    with counter(title, len(missing), "images", experiment.config["progress"]) as count:
+    name, again = experiment.explainer_name, 0
+    if precision != "float32":
+        line = (
+            f"{name}: computes in {precision} where that changes little; explain.precision=float32 has all in float32"
+        )
+        say_once(line, f"precision {name}")
+    with counter(f"{name} {member.name}", len(missing), "images", experiment.config["progress"], whole) as count:
         for ids in turns(experiment.store.root, shards, [*by_id], experiment.config["explain"]["shard_images"]):
             _check_precision(shards, precision)
             found, chunk = [], [by_id[image_id] for image_id in ids]
@@ -234,25 +281,36 @@ def _is_finite(explanation: Explanation) -> bool:
 # --- before anything is spent ---
 
 
-def _plan(experiment: Experiment, explainer: Explainer, own: list[tuple[Member, list[Record]]]) -> None:
-    """Say what the stage would do and cost, after building every member and timing one batch of the slowest."""
+def _plan(experiment: Experiment, explainer: Explainer, own: list[tuple[Member, list[Record]]]) -> float:
+    """Say what the stage would do and cost, after building every member and timing a batch of each; the seconds."""
     forward, backward = explainer.passes()
     values = 4 * 100 if explainer.on_superpixels else 2 * experiment.images.size**2  # bytes an explanation
-    total, seconds = 0, 0.0
+    total, seconds, untrained = 0, 0.0, experiment.config["committee"]["finetune"]
     failures = Failures("explain")
+    batch_size = batch_size_of(experiment.config["explain"]["batch_size"], experiment.device, experiment.images.size)
     for member, records in own:
         with failures.of(member.name):
-            ready = with_trained_weights(experiment, member)
-            shards = explanations_of(experiment, ready)
-            spoilt(shards, experiment.config["overwrite"])
-            todo = len(shards.missing([record.image_id for record in records]))
-            network = network_for(experiment, ready, gradients=backward > 0)
-            cost = seconds_a_pass(network, experiment.images.size, "inputs" if backward else None)
+            ready, todo = _still_to_do(experiment, member, records)
+            network = network_for(experiment, ready, gradients=backward > 0, untrained=ready is member and untrained)
+            cost = seconds_a_pass(network, experiment.images.size, "inputs" if backward else None, batch_size)
             estimate = todo * max(forward, backward) * cost
-            log.info(f"  {member.name}: {todo} images to explain, {len(records) - todo} done, about {estimate:.0f} s")
+            log.info(f"  {member.name}: {todo} images to explain, {len(records) - todo} done, {duration(estimate)}")
             total, seconds = total + todo, seconds + estimate
     log.info(
-        f"explain would make {total} explanations: {total * forward} forward and {total * backward} backward passes,"
-        f" about {seconds / 3600:.2f} h on {experiment.device} in float32, {total * values / 1e6:.1f} MB on disk"
+        f"explain would make {total} explanations by {experiment.explainer_name}: {total * forward} forward and"
+        f" {total * backward} backward passes, {duration(seconds)} on {experiment.device} in float32,"
+        f" {total * values / 1e6:.1f} MB on disk"
     )
     failures.report()
+    return seconds
+
+
+def _still_to_do(experiment: Experiment, member: Member, records: Sequence[Record]) -> tuple[Member, int]:
+    """The member as it is explained, or as it is before it is trained, and how many images lack its explanation."""
+    try:
+        ready = with_trained_weights(experiment, member)
+        shards = explanations_of(experiment, ready)
+    except MissingStageError:  # weights, or the predictions that explainer.target=ensemble needs
+        return member, len(records)
+    spoilt(shards, experiment.config["overwrite"])
+    return ready, len(shards.missing([record.image_id for record in records]))

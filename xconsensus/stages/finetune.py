@@ -12,7 +12,7 @@ from xconsensus.errors import InputError
 from xconsensus.experiment.artefacts import weights_settings, with_trained_weights
 from xconsensus.experiment.experiment import Experiment, start
 from xconsensus.experiment.networks import network_for
-from xconsensus.experiment.predicted import predict_member
+from xconsensus.experiment.predicted import is_predicted, predict_member
 from xconsensus.experiment.trained import draw_member, is_trained, train_member
 from xconsensus.jobs.failures import Failures
 from xconsensus.jobs.memory import release_freed_memory
@@ -21,7 +21,7 @@ from xconsensus.members.costs import operations_a_pass, seconds_a_pass
 from xconsensus.members.member import Member
 from xconsensus.members.preprocessing import described
 from xconsensus.members.training import Recipe
-from xconsensus.progress import log
+from xconsensus.progress import Whole, duration, log
 from xconsensus.store.files import write_json
 from xconsensus.store.locks import claimed
 from xconsensus.store.tensors import read_header
@@ -32,8 +32,11 @@ def run(config: DictConfig) -> None:
     finetune(start(config))
 
 
-def finetune(experiment: Experiment) -> None:
-    """Train what is not trained yet, and predict the test images and those that may be explained."""
+def finetune(experiment: Experiment) -> float:
+    """Train what is not trained yet, and predict the test images and those that may be explained.
+
+    The seconds that a dry run expects of it; else 0.
+    """
     trained = experiment.config["committee"]["finetune"]
     recipe = recipe_of(experiment)
     members = own_members(experiment)
@@ -47,26 +50,27 @@ def finetune(experiment: Experiment) -> None:
         raise InputError("labels of training images are unknown: set committee.finetune=false, or dataset.labels")
     _say_what_is_seen(experiment, members)
     if experiment.config["dry_run"]:
-        _plan(experiment, members, recipe, training, records)
-        return
+        return _plan(experiment, members, recipe, training, records)
     failures = Failures("finetune", partial(experiment.worklog, "finetune"))
     members.sort(key=lambda member: failures.deaths(member.name))
-    units = [(experiment.store.weights(member.name), (number, member)) for number, member in enumerate(members, 1)]
-    for number, member in claimed(experiment.store.root, units):
-        title = f"finetune {member.name} ({number}/{len(members)})"
+    units = [(experiment.store.weights(member.name), member) for member in members]
+    whole = Whole(recipe.epochs * sum(not member.random for member in members), len(members))
+    for member in claimed(experiment.store.root, units):
+        whole.next()
         with failures.of(member.name) as worklog:
             if trained and member.random:
                 draw_member(experiment, member)
             elif trained:
-                train_member(experiment, member, recipe, training, title, worklog)
+                train_member(experiment, member, recipe, training, whole, worklog)
             for split in splits:
                 ready = with_trained_weights(experiment, member)
-                predict_member(experiment, ready, split, records[split], title, worklog)
+                predict_member(experiment, ready, split, records[split], f"finetune {member.name}", worklog)
             if trained:
                 _describe(experiment, member)
         release_freed_memory()
     failures.report()
     log.info(f"finetune: {len(members)} members ready, their predictions written")
+    return 0.0
 
 
 def _say_what_is_seen(experiment: Experiment, members: Sequence[Member]) -> None:
@@ -113,12 +117,14 @@ def _plan(
     recipe: Recipe,
     training: Sequence[Record],
     records: dict[str, list[Record]],
-) -> None:
-    """Say what the stage would do and cost, after checking that every member can be built and its weights fit."""
+) -> float:
+    """Say what the stage would do and cost, after checking that every member can be built and its weights fit.
+
+    The seconds that it would take.
+    """
     failures = Failures("finetune")
     new_head, classes = experiment.config["committee"]["finetune"], len(experiment.dataset.classes)
-    size, passes, seconds = 0, 0, 0.0
-    images = sum(map(len, records.values()))
+    size, passes, images, seconds = 0, 0, 0, 0.0
     for member in members:
         with failures.of(member.name):
             path = experiment.store.weights(member.name)
@@ -131,15 +137,22 @@ def _plan(
             what = "random weights" if member.random else "as it is"
             what = f"to train, {recipe.epochs} epochs of {len(training)} images" if steps else what
             parameters = sum(tensor.numel() for tensor in network.model.parameters())
-            predicted = images + len(training) * bool(steps and recipe.prepare)  # to prepare is a pass over these
-            estimate = predicted * seconds_a_pass(network, member.input_size)
-            estimate += steps * (seconds_a_pass(network, member.input_size, "weights") if steps else 0)
+            settled = ready if trained or not new_head else None  # whose predictions may be there already
+            todo = [s for s in records if not (settled and is_predicted(experiment, settled, s, records[s]))]
+            new = sum(len(records[split]) for split in todo)
+            predicted = new + len(training) * bool(steps and recipe.prepare)  # to prepare is a pass over these
+            estimate = predicted * seconds_a_pass(network, member.input_size) if predicted else 0.0
+            estimate += steps * (
+                seconds_a_pass(network, member.input_size, "weights", recipe.batch_size) if steps else 0
+            )
             size, passes, seconds = size + (4 * parameters if steps else 0), passes + steps, seconds + estimate
+            images += new
             what = "trained already" if trained else what
-            log.info(f"  {member.name}: {parameters / 1e6:.2f} M parameters, {what}, about {estimate:.0f} s")
-    disk = size + images * classes * 4 * len(members)
+            what += "" if new else ", predictions made already"
+            log.info(f"  {member.name}: {parameters / 1e6:.2f} M parameters, {what}, {duration(estimate)}")
     log.info(
-        f"finetune would train {passes} forward and backward passes and predict {images} images with each of"
-        f" {len(members)} members: about {seconds / 3600:.2f} h on {experiment.device}, {disk / 1e6:.1f} MB on disk"
+        f"finetune would train {passes} forward and backward passes and predict {images} images by {len(members)}"
+        f" members: {duration(seconds)} on {experiment.device}, {(size + images * classes * 4) / 1e6:.1f} MB on disk"
     )
     failures.report()
+    return seconds

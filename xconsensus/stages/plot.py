@@ -24,6 +24,7 @@ from xconsensus.experiment.explanations import without_missing
 from xconsensus.experiment.maps import Maps
 from xconsensus.experiment.score_settings import check_scores, similarity_of, tables_settings
 from xconsensus.figures import rendering, results, tables
+from xconsensus.figures.comparison import conclusion
 from xconsensus.figures.fingerprint import fingerprint
 from xconsensus.figures.index import FIGURES, TABLES, numbers_behind, printed, published_on
 from xconsensus.figures.results import Images, Picture, Results, Scores
@@ -54,7 +55,11 @@ def plot(experiments: Sequence[Experiment]) -> None:
     found = results_of(experiments)
     if config["dry_run"]:
         folder = store.figures(experiment.committee)
-        log.info(f"plot would draw {', '.join(wanted)} of {', '.join(found.scores)} into {folder}")
+        lacking = {name: lack for name in wanted if (lack := _lack(name, found, bool(config["figure"])))}
+        drawn = ", ".join(name for name in wanted if name not in lacking) or "nothing"
+        log.info(f"plot would draw {drawn} of {', '.join(found.scores)} into {folder}")
+        for reason in dict.fromkeys(lacking.values()):
+            log.info(f"left out: {', '.join(name for name in lacking if lacking[name] == reason)}, {reason}")
         return
     made = make(found, wanted, store, by_name=bool(config["figure"]))
     if "table2" in wanted:
@@ -123,7 +128,7 @@ def make(found: Results, wanted: Sequence[str], store: Store, *, by_name: bool) 
     shown, kind = list[Shown](), found.images.mask_kind
     for name in wanted:
         entry = FIGURES.get(name) or TABLES[name]
-        if reason := entry.lack(found, by_name):
+        if reason := _lack(name, found, by_name):
             left_out[reason].append(name)
             continue
         for suffix, arguments in entry.arguments(found).items():
@@ -147,6 +152,11 @@ def make(found: Results, wanted: Sequence[str], store: Store, *, by_name: bool) 
     if by_name and not made:
         raise InputError(f"figure={wanted[0]} cannot be drawn here: {next(iter(left_out))}")
     return made
+
+
+def _lack(name: str, found: Results, by_name: bool) -> str | None:
+    """Why a figure or table is left out, None where it can be made."""
+    return (FIGURES.get(name) or TABLES[name]).lack(found, by_name)
 
 
 class Shown(NamedTuple):
@@ -192,10 +202,14 @@ def _table(table: pd.DataFrame, titles: Mapping[str, str]) -> dict[str, bytes]:
 def _print(found: Results) -> None:
     named = partial(tables.naming_masks, kind=found.images.mask_kind)
     print(f"\n{found.caption()}\n\n{rendering.to_text(named(tables.table2(found.members)), found.shown_titles)}")
-    accuracies = [f"{found.first.members[column].iloc[-1]:.3f} by {words}" for column, words in ENSEMBLES.values()]
-    print(f"Row consensus: ensemble by {found.ensemble}; its accuracy is {' and '.join(accuracies)}.\n")
+    of_ensemble = {words: found.first.members[column].iloc[-1] for column, words in ENSEMBLES.values()}
+    known = " and ".join(f"{value:.3f} by {words}" for words, value in of_ensemble.items() if value == value)
+    print(f"Row consensus: ensemble by {found.ensemble}; its accuracy is {known or 'unknown'}.\n")
     print(f"Correlations over the members, with {100 * found.level:g} % intervals\n")
     print(rendering.to_text(named(tables.correlations(found.members, level=found.level)), found.shown_titles))
+    claims = TABLES["comparison"]
+    if not claims.lack(found, by_name=False):
+        print("\n" + "\n".join(conclusion(claims.draw(*claims.arguments(found)[""]))) + "\n")
 
 
 # --- results ---

@@ -81,7 +81,7 @@ def _missing(given: Given, settings: dict[str, Settings]) -> list[str]:
 
 def make_members(given: Given, path: Path, settings: Settings) -> None:
     """Write images.csv, objects.csv (of data sets with several objects), correlations.csv, and last members.csv."""
-    experiment, ids = given.experiment, given.ids
+    experiment = given.experiment
     names = [member.name for member in experiment.members]
     measured = measure(given)
     own, *ensemble = given.classified[0]
@@ -94,10 +94,10 @@ def make_members(given: Given, path: Path, settings: Settings) -> None:
     members = members_table(everybody, (ensemble[0], ensemble[1]), measured, given.intervals)
     hidden = set(names).difference(experiment.shown_members)
     members = members[~members["member"].isin(hidden)]
-    parts = (slice(first, first + IMAGES_AT_A_TIME) for first in range(0, len(ids), IMAGES_AT_A_TIME))
-    write_long_csv(
-        path.with_name("images.csv"), (given.marked(images_table(ids[p], names, measured.of(p))) for p in parts)
-    )
+    parts = (slice(first, first + IMAGES_AT_A_TIME) for first in range(0, len(given.records), IMAGES_AT_A_TIME))
+    ids, labels = given.ids, [record.label for record in given.records]
+    images = (given.marked(images_table(ids[part], labels[part], names, measured.of(part))) for part in parts)
+    write_long_csv(path.with_name("images.csv"), images)
     if hasattr(experiment.dataset, "instances"):
         write_csv(path.with_name("objects.csv"), objects_table(given))
     correlations = correlations_table(members, experiment.config["score"]["level"])
@@ -125,8 +125,8 @@ def _say_what_is_left_out(given: Given, measured: Measured, members: pd.DataFram
     if kind := mask_kind(experiment.dataset):
         whole = sum(bool(experiment.images.mask(record).all()) for record in given.records)
         log.info(f"masks are {kind}, {whole} of {len(given.records)} the whole explained image, where any map has AP 1")
-    if np.isfinite(measured.reliability).any():
-        log.info(f"{experiment.explainer_name}: {noise(members, measured.reliability)}")
+    if np.isfinite(measured.reliability).any() and (line := noise(members, measured.reliability)):
+        log.info(f"{experiment.explainer_name}: {line}")
 
 
 def make_several(given: Given, path: Path, settings: Settings) -> None:

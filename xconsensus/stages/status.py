@@ -23,6 +23,7 @@ from xconsensus.experiment.explanations import without_missing
 from xconsensus.experiment.score_settings import check_scores, tables_settings
 from xconsensus.jobs.worklog import Entry, read_entry
 from xconsensus.members.member import Member
+from xconsensus.progress import duration
 from xconsensus.store.shards import Shards
 from xconsensus.store.tensors import read_header, verify
 
@@ -185,13 +186,13 @@ def _time_left(experiment: Experiment, done: dict[str, int], images: int) -> str
         if entries:
             rates[member] = sum(entry.seconds for entry in entries) / sum(entry.done for entry in entries)
     missing = {member: images - count for member, count in done.items() if count < images}
-    if not missing:
+    if images and not missing:
         return "none"
-    if not rates:
+    if not (images and rates):
         return "unknown"
     mean = sum(rates.values()) / len(rates)
     seconds = sum(count * rates.get(member, mean) for member, count in missing.items())
-    return f"about {seconds:.0f} s" if seconds < 3600 else f"about {seconds / 3600:.1f} h"
+    return duration(seconds)
 
 
 def _verify_others(experiments: Sequence[Experiment], found: Found) -> None:

@@ -33,6 +33,7 @@ class Contents:
 
     now: Mapping[str, str]
     then: Mapping[str, str]
+    labelled: bool = False  # whether an image's label, or the class that is explained, counts as part of it
 
     def of(self, ids: Iterable[str]) -> str:
         """The note of an artefact that is made of these images now: their digests in a row."""
@@ -56,7 +57,7 @@ class Contents:
 
     def with_labels(self, now: Mapping[str, int], then: Mapping[str, int]) -> "Contents":
         """The same where an image's label counts as part of what it holds."""
-        return Contents(_labelled(self.now, now), _labelled(self.then, then))
+        return Contents(_labelled(self.now, now), _labelled(self.then, then), labelled=True)
 
     @cached_property
     def _changed_since_then(self) -> frozenset[str]:

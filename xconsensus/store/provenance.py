@@ -1,5 +1,6 @@
 """Provenance: the settings that shaped an artefact's numbers, compared key by key, and the versions that made it."""
 
+import hashlib
 import importlib.metadata
 import json
 import platform
@@ -22,6 +23,11 @@ def versions() -> dict[str, str]:
         "torch": importlib.metadata.version("torch"),
         "python": platform.python_version(),
     }
+
+
+def digest(settings: Settings) -> str:
+    """A short fingerprint of settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def difference(made: Settings, wanted: Settings) -> str | None:

@@ -46,6 +46,26 @@ class Shards:
         self._left_out: set[str] = set()
         self._changed: set[str] = set()  # images that hold something else than when they were written
 
+    @classmethod
+    def open(cls, folder: str | Path) -> "Shards":
+        """What lies in a folder of explanations, consensus or superpixels, whatever settings it was made with.
+
+        Raises InputError where it holds nothing, and later for a file of other settings than the first one's.
+        """
+        first = next(iter(sorted(Path(folder).glob("*.safetensors"))), None)
+        if first is None:
+            raise InputError(f"{folder}: holds no shards; explanations lie in explanations/<explainer>/<member>")
+        with opening(first), safe_open(first, framework="pt") as file:
+            packed = "scale" in file.keys()  # noqa: SIM118  (no mapping)
+        if "ids" not in (header := read_header(first)):
+            raise InputError(f"{first}: its header names no images, so it is no shard")
+        return cls(Path(folder), header["settings"], packed=packed)
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of all images that it holds."""
+        return list(self.index)
+
     @cached_property
     def index(self) -> Mapping[str, tuple[str, int]]:
         """Image id -> (name of its shard, position).
@@ -237,7 +257,9 @@ class Shards:
         ids = header.get("ids", [])
         _check_name(path, ids)
         if self.contents and (changed := self.contents.changed(ids, header.get("contents"))):
-            raise ContentsError(path, changed)
+            others = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+            what = f"image {changed[0]}{others} held something else then, or the class to explain was another"
+            raise ContentsError(path, changed, what if self.contents.labelled else "")
         self._checked.add(name)
 
     def _row(self, image_id: str) -> tuple[dict[str, Tensor], int]:
