@@ -348,7 +348,7 @@ def typed(*words: str) -> None:
         file = CONF / group / f"{given.get(group)}.yaml"
         if file.is_file() and re.search(rf"^{key.rpartition('.')[2]}: *\?\?\?", file.read_text(), re.MULTILINE):
             given.setdefault(key, "here")
-    if given.get("committee") in ("imagenet7", "pets10", "vit8"):
+    if given.get("committee") in ("imagenet7", "imagenet15", "sizes30", "pets10", "vit8"):
         given.setdefault("dataset.root", "here")
     composed(*(f"{key}={value}" for key, value in given.items()))
 

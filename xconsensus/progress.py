@@ -96,8 +96,13 @@ class Counter:
 
 @contextmanager
 def counter(title: str, total: int, unit: str, mode: str, whole: Whole | None = None) -> Iterator[Counter]:
-    """A counter of ``total`` items, of a ``whole`` or alone, for ``mode``: bar, log, off, or auto (a bar where there is
-    a terminal).
+    """Follow some work.
+
+    Parameters
+    ----------
+    title, total, unit : what is counted, and how many of what.
+    mode : bar, log, off, or auto (a bar where there is a terminal).
+    whole : what it is a part of, if it is.
     """
     if mode == "auto":
         mode = "bar" if sys.stderr.isatty() else "log"
