@@ -46,7 +46,13 @@ def subsets(scores: ArrayLike, accuracies: ArrayLike, level: float = 0.95, seed:
 def random_committees(
     x: NDArray[np.float64], y: NDArray[np.float64], size: int, draws: int, seed: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Pearson's and Spearman's r, (draws,) each, of ``size`` of the pairs of x and y (n,), drawn without replacement.
+    """Pearson's and Spearman's r, (draws,) each, of some of the pairs of x and y.
+
+    Parameters
+    ----------
+    x, y : (n,).
+    size : how many pairs are drawn, without replacement.
+    draws, seed : how often, and from where.
 
     NaN of a draw in which either is constant. Ranks share their mean where values tie.
     """
