@@ -91,6 +91,15 @@ def test_tau_counts_pairs() -> None:
     assert made.tau(np.ones(12), second) == 0
 
 
+def test_tau_of_many_draws_is_that_of_each_over_what_both_have() -> None:
+    generator = np.random.default_rng(6)
+    draws, accuracy = generator.integers(0, 6, (30, 9)) / 6, generator.integers(0, 5, 9) / 5
+    draws[3, 2], draws[7, [0, 4]], accuracy[5] = np.nan, np.nan, np.nan
+    for each, found in zip(draws, made.tau(draws, accuracy), strict=True):
+        both = np.isfinite(each) & np.isfinite(accuracy)
+        assert found == pytest.approx(stats.kendalltau(each[both], accuracy[both]).statistic)
+
+
 def test_labelled_images_err_as_the_hypergeometric_distribution_does() -> None:
     accuracy = np.array([0.9, 0.8, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75])
     predicted, labels = predictions(accuracy)

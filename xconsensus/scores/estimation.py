@@ -61,16 +61,21 @@ def error(predicted: ArrayLike, accuracy: Floats) -> float:
     return float(errors[np.isfinite(errors)].mean()) if np.isfinite(errors).any() else float("nan")
 
 
-def tau(predicted: ArrayLike, accuracy: Floats) -> float:
-    """Kendall's tau-b of predictions and accuracies (m,), over the members that have both.
+def tau(predicted: ArrayLike, accuracy: Floats) -> Floats:
+    """Kendall's tau-b (...) of predictions (..., m) and accuracies (m,), over the members that have both.
 
-    NaN with fewer than two, and 0 where all are predicted alike: there is no order in it.
+    NaN with fewer than two, or of equal accuracies, and 0 where all are predicted alike: there is no order in it.
     """
     values = np.asarray(predicted)
-    both = np.isfinite(values) & np.isfinite(accuracy)
-    if both.sum() < 2 or np.ptp(accuracy[both]) == 0:
-        return float("nan")
-    return float(stats.kendalltau(values[both], accuracy[both]).statistic) if np.ptp(values[both]) > 0 else 0.0
+    one, other = np.triu_indices(len(accuracy), k=1)
+    known = np.isfinite(values) & np.isfinite(accuracy)
+    both = known[..., one] & known[..., other]
+    # of each pair whether the first is the larger, 1, the other, -1, or neither
+    sides = np.where(both, np.sign(values[..., one] - values[..., other]), 0)
+    order = np.where(both, np.sign(accuracy[one] - accuracy[other]), 0)
+    pairs = np.sqrt(np.abs(sides).sum(-1) * np.abs(order).sum(-1))
+    found = (sides * order).sum(-1) / np.where(pairs > 0, pairs, 1)
+    return np.asarray(np.where(np.abs(order).sum(-1) > 0, found, np.nan))
 
 
 def estimation(
@@ -106,12 +111,12 @@ def estimation(
         for left, groups in (("member", members["member"]), ("family", members["family"])):
             found = left_out(measure, accuracy, list(groups))
             # the others' mean falls as the own accuracy rises: its order is no estimate
-            taus = (np.nan, np.nan) if measure is None else (tau(found, accuracy), tau(measure, accuracy))
+            taus = (np.nan, np.nan) if measure is None else (float(tau(found, accuracy)), float(tau(measure, accuracy)))
             rows.append((name, left, int(np.isfinite(found).sum()), error(found, accuracy), *taus))
     right = predicted[:, known] == labels[known]
     for count in [count for count in options["labelled"] if count <= known.sum()]:
         drawn = by_labels(right, count, options["draws"], options["seed"])
-        mean = float(np.mean([tau(each, accuracy) for each in drawn]))
+        mean = float(tau(drawn, accuracy).mean())
         rows.append((f"{count} labelled images", "nobody", len(accuracy), error(drawn, accuracy), mean, np.nan))
     columns = ["estimator", "left_out", "n", "mean_absolute_error", "kendall_tau", "kendall_tau_unfitted"]
     return pd.DataFrame(rows, columns=columns)
