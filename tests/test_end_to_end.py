@@ -145,7 +145,8 @@ def test_tables_have_the_contract_s_columns(root: Path) -> None:
         scores = ("consensus_score", "mean_average_precision")
         assert {"accuracy", *(f"{s}{end}" for s in scores for end in ("", "_low", "_high"))} <= set(members)
         images = pd.read_csv(folder / "images.csv")
-        assert list(images) == ["image_id", "member", "similarity", "average_precision", "reliability", "samples"]
+        measured = ["similarity", "average_precision", "reliability", "samples"]
+        assert list(images) == ["image_id", "member", *measured, "label", "predicted", "probability"]
         assert len(images) == 4 * 5
         correlations = pd.read_csv(folder / "correlations.csv")
         assert {"x", "y", "n", "pearson_r", "pearson_p", "spearman_r", "spearman_p"} <= set(correlations)
@@ -399,7 +400,7 @@ def test_without_masks_there_is_no_map_and_figure_2_takes_the_place_of_3(photogr
     assert "mean_average_precision" not in pd.read_csv(root / "scores/grids/lime/members.csv")
     drawn = {path.stem for path in (root / "figures/grids").glob("*.png")}
     assert drawn == {"fig01", "fig02_1", "fig05", "fig12", "pairs"}
-    assert "left out: fig03, fig04, fig08, fig10, fig14, fig15, the data set has no masks" in outcome.err
+    assert "left out: fig03, fig04, fig08, fig10, fig14, fig15, baselines, the data set has no masks" in outcome.err
     assert "mAP" not in outcome.out
 
 
