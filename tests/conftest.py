@@ -5,6 +5,8 @@ import os
 # Threads of GNU's OpenMP spin at barriers, and processes that share cores slow each other three to six times. It reads
 # this once, when torch is imported: here and in every process that the tests start.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core: threads of small networks only wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import io
 import logging
