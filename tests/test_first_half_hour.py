@@ -1,8 +1,11 @@
 """What a new user meets first: messages, progress, prices and the page that explains them."""
 
+import logging
+import queue
 import re
 import socket
 import time
+from logging.handlers import QueueHandler
 from pathlib import Path
 from typing import NoReturn
 
@@ -77,11 +80,12 @@ def test_durations_are_in_s_min_and_h(seconds: float, words: str) -> None:
     assert duration(seconds) == words
 
 
-def test_progress_is_of_the_whole_work(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_progress_is_of_the_whole_work(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(progress.log, "propagate", True)
-    caplog.set_level("INFO", "xconsensus")
+    lines = queue.SimpleQueue[logging.LogRecord]()
+    monkeypatch.setattr(progress.log, "handlers", [QueueHandler(lines)])
+    monkeypatch.setattr(progress.log, "level", logging.INFO)
     whole = Whole(9 * 12, 12)
     with counter("finetune one", 9, "epochs", "log", whole.next()) as count:
         count.skip(3)  # of an interrupted run
@@ -91,7 +95,8 @@ def test_progress_is_of_the_whole_work(monkeypatch: pytest.MonkeyPatch, caplog: 
         now[0] += 40
         count.add()
     line = "finetune two: epoch 1 of 9, member 2 of 12, about 43 min left"  # 103 more at 25 s each
-    assert caplog.messages == [line]
+    assert lines.get_nowait().getMessage() == line
+    assert lines.empty()
 
 
 def test_of_an_empty_folder_not_everything_is_done(photographs: Project) -> None:
