@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
 
 from xconsensus.errors import InputError
 from xconsensus.figures import style
@@ -20,19 +21,28 @@ def pairs(found: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]], caption: str =
     """
     if not found:
         raise InputError("pairs: no explainer has scores of pairs; score at least one")
-    figure = style.Sheet(figsize=(style.FULL_WIDTH, 0.9 + 0.85 * style.FULL_WIDTH / max(len(found), 2) + 0.6))
-    panels = figure.subplots(1, len(found), squeeze=False)[0]
-    for axes, (name, (table, members)) in zip(panels, found.items(), strict=True):
+    longest = max(len(name) for _, members in found.values() for name in members["member"])
+    left, gap, below, above = 0.07 * longest + 0.3, 0.35, 0.8, 0.3  # inches
+    side = min(2.6, (style.FULL_WIDTH - left) / len(found) - gap)
+    width, height = style.FULL_WIDTH, below + side + above
+    figure = style.Sheet(figsize=(width, height))
+    for place, (name, (table, members)) in enumerate(found.items()):
+        x = left + place * (side + gap)
+        axes = figure.add_axes((x / width, below / height, side / width, side / height))
         order = members[members["member"] != ENSEMBLE].sort_values(["family", "accuracy"], kind="stable")["member"]
-        matrix = table.pivot(index="member", columns="other", values="similarity").loc[[*order], [*order]].to_numpy()
-        own = matrix.copy()
+        matrix = table.pivot(index="member", columns="other", values="similarity").loc[[*order], [*order]]
+        own = matrix.to_numpy(copy=True)
         own[range(len(own)), range(len(own))] = float("nan")
-        image = axes.imshow(own, cmap="viridis")
-        size = min(style.SMALL, 130 / len(order))
-        axes.set_xticks(range(len(order)), [*order], rotation=90, fontsize=size)
-        axes.set_yticks(range(len(order)), [*order], fontsize=size)
-        figure.colorbar(image, ax=axes, shrink=0.7, label="Mean similarity")
+        image = axes.imshow(own, cmap="viridis", aspect="auto")
+        size = min(style.SMALL, 45 * side / len(order))
+        numbers = [str(number) for number in range(1, len(order) + 1)]
+        axes.set_xticks(range(len(order)), numbers, fontsize=size)
+        names = [f"{member} {number}" for member, number in zip(order, numbers, strict=True)]
+        axes.set_yticks(range(len(order)), numbers if place else names, fontsize=size)
+        under = figure.add_axes((x / width, 0.42 / height, side / width, 0.08 / height))
+        bar = figure.colorbar(image, cax=under, orientation="horizontal", ticks=MaxNLocator(4))
+        bar.ax.tick_params(labelsize=style.SMALL)
+        bar.set_label("Mean similarity", fontsize=style.SMALL)
         style.title(axes, EXPLAINERS.get(name, name))
-    style.lay_out(figure)
     style.finish(figure, {}, caption)
     return figure
