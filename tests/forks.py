@@ -5,6 +5,7 @@ die by kill -9: before an operation on files below a folder, counted from 1, or 
 It answers with the exit code, negative for a signal, and the number of operations.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -19,6 +20,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+STAGES = ("finetune", "explain", "vote", "score", "plot", "status")
+IMPORTED = (
+    *(
+        "xconsensus.cli",
+        "xconsensus.compat",
+        "xconsensus.store.locks",
+        *(f"xconsensus.stages.{each}" for each in STAGES),
+    ),
+    *("hydra.main", "skimage.color", "skimage.draw", "skimage.segmentation", "pandas.io.formats.csvs"),
+    *("matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf"),
+)
 _CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink")
 
 
@@ -61,8 +73,10 @@ def forks(folder: Path) -> Iterator[Forks]:
 
 
 def _serve() -> None:
-    for module in ("cli", "compat", "stages.finetune", "stages.explain", "stages.vote", "stages.score", "store.locks"):
-        importlib.import_module(f"xconsensus.{module}")
+    for module in IMPORTED:
+        importlib.import_module(module)
+    importlib.import_module("PIL.Image").init()
+    gc.freeze()  # pages that no fork's collector writes to stay shared
     for line in sys.stdin:
         order = json.loads(line)
         folder = Path(order["folder"])

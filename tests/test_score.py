@@ -77,7 +77,7 @@ def test_scores_are_made_anew_of_what_has_changed(
     again = times(scored)
     scored.done("score", *arguments)
     assert times(scored) == again
-    scored.done("plot", "explainers=[lime]", *arguments)
+    scored.done("plot", "explainers=[lime]", "plot.figures=[fig04]", *arguments)
 
 
 def test_scores_of_before_are_valid_and_computed_once_more(scored: Project) -> None:
@@ -96,7 +96,7 @@ def test_scores_of_before_are_valid_and_computed_once_more(scored: Project) -> N
 
 
 def test_plot_with_other_committees_than_were_scored_says_so(scored: Project) -> None:
-    scored.done("plot", "explainers=[lime]")
+    scored.done("plot", "explainers=[lime]", "plot.figures=[fig08]")
     refused = scored.run("plot", "explainers=[lime]", "plot.trials=7")
     assert refused.code == 2
     assert "trials is 20 there, 7 now" in refused.errors[0]
@@ -109,7 +109,7 @@ def test_plot_with_other_committees_than_were_scored_says_so(scored: Project) ->
         "growing.json",
         "inputs.json",
     }
-    scored.done("plot", "explainers=[lime]", "plot.trials=7")
+    scored.done("plot", "explainers=[lime]", "plot.trials=7", "plot.figures=[fig08]")
     assert len(read_csv(scored.outputs / "pets/tables/grids/fig08.csv")) == 3 * 7 + 1
 
 
@@ -191,7 +191,7 @@ def before_the_rule(project: Project) -> None:
 
 def test_scores_of_before_the_rule_hold_where_it_changes_nothing(scored: Project) -> None:
     before_the_rule(scored)
-    scored.done("plot", "explainers=[lime]")
+    scored.done("plot", "explainers=[lime]", "plot.figures=[fig05]")
     before = times(scored)
     scored.done("score")
     assert {name for name, time in times(scored).items() if time != before[name]} == {"inputs.json"}
@@ -208,7 +208,7 @@ def test_scores_of_before_the_rule_are_made_anew_where_it_changes_them(voted: Pr
     assert "one value everywhere are left out now" in refused.errors[0]
     voted.done("score")
     assert path.read_bytes() == right
-    voted.done("plot", "explainers=[lime]")
+    voted.done("plot", "explainers=[lime]", "plot.figures=[fig05]")
 
 
 def test_average_precision_of_absolute_weights_is_scikit_learn_s_and_replaces_none_in_silence(scored: Project) -> None:
@@ -259,7 +259,7 @@ def test_void_pixels_count_in_no_average_precision(voted: Project) -> None:
         counted = mask != 255
         expected = average_precision_score(mask[counted] == 1, values[labels][counted])
         assert images["average_precision"][image_id, "consensus"] == pytest.approx(expected, abs=1e-6)
-    voted.done("plot", "explainers=[lime]", "dataset.mask_void=255")
+    voted.done("plot", "explainers=[lime]", "dataset.mask_void=255", "plot.figures=[fig03,fig04]")
     other = voted.run("plot", "explainers=[lime]")
     assert other.code == 2
     assert "other images, masks or predictions" in other.errors[0]
