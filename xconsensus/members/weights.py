@@ -44,7 +44,7 @@ def build(member: Member, num_classes: int, new_head: bool = True) -> nn.Module:
         raise
     except Exception as error:  # constructors and downloads raise nearly anything
         reason = _one_line(error)
-        if member.pretrained:
+        if member.pretrained and member.library != "paddle":
             architecture(member, num_classes)  # raises where the kwargs are at fault
             advice = upstream.how_to_get(member.name, member.library, member.model, member.pretrained)
             raise InputError(f"member {member.name}: {advice} ({reason})") from error
@@ -145,8 +145,14 @@ def content_of(member: Member) -> dict[str, Any]:
 
 
 def fill_from(model: nn.Module, member: Member, content: dict[str, Any], num_classes: int, new_head: bool) -> None:
-    """Load the content of the member's file into a model of ``num_classes`` logits; with a ``new_head``, its head's
-    only if they fit.
+    """Load the content of the member's file into a model.
+
+    Parameters
+    ----------
+    model, member : the network to fill, and whose it is.
+    content : of the member's file, by `content_of`.
+    num_classes : the model's logits.
+    new_head : whether the head's tensors are taken only if they fit.
 
     Raises InputError naming the member, the file and what does not fit.
     """
@@ -164,7 +170,7 @@ def _placed(model: nn.Module, member: Member, content: dict[str, Any], num_class
     source = f"member {member.name}: {file}"
     if member.library == "paddle":
         entry = table.entry(member.model, member.name)
-        content = of_the_network(entry.name, content, source)
+        content = of_the_network(entry.name, content, source) if entry.url.endswith(".pdparams") else content
         how |= {"network": entry.network, "factors": entry.factors_of(member.kwargs.get("release", table.RELEASES[0]))}
     return as_torch_has_them(model.state_dict(), content, source, **how)
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from xconsensus.experiment.config import plain
 from xconsensus.experiment.experiment import committee_of, not_trained
 from xconsensus.jobs.failures import Failures
-from xconsensus.members import timm_torchvision
+from xconsensus.members import upstream
 from xconsensus.members.at_hand import download, fetch_by_library, fetchable, file_of, lacking
 from xconsensus.members.catalogue import entries
 from xconsensus.members.fetching import fetch_all, several
@@ -75,7 +75,7 @@ def _size(member: Member) -> int:
     if own := download(member):
         return own.least
     if member.library == "torchvision":
-        weights = timm_torchvision.torchvision_weights(member.name, member.model, member.pretrained)
+        weights = upstream.torchvision_weights(member.name, member.model, member.pretrained)
         return 4 * int(weights.meta["num_params"])
     known = {(entry.library, entry.model): entry.parameters for entry in entries().values()}
     return 4 * known.get((member.library, member.model), 0)

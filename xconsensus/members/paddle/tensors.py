@@ -59,7 +59,7 @@ def as_torch_has_them(
 
     Raises InputError naming the source, both names and both shapes of the first that do not fit.
     """
-    keys = _in_paddles_order(network, [key for key in expected if not is_counter(key)])
+    keys = in_paddles_order(network, [key for key in expected if not is_counter(key)])
     if len(keys) != len(arrays):
         raise InputError(f"{source} holds {len(arrays)} tensors, the network has {len(keys)}{_first(keys, arrays)}")
     found = {}
@@ -102,17 +102,13 @@ def _first(keys: Sequence[str], arrays: Mapping[str, NDArray[Any]]) -> str:
     for key, given in zip(keys, arrays, strict=False):
         if _role(given) != key.rpartition(".")[2]:
             return f": {given} meets {key}"
-    return (
-        f": {[*arrays][len(keys)]} is the first too many"
-        if len(arrays) > len(keys)
-        else f": {keys[len(arrays)]} is left"
-    )
+    return f": {[*arrays][len(keys)]} is too many" if len(arrays) > len(keys) else f": {keys[len(arrays)]} is left"
 
 
 # --- orders that differ ---
 
 
-def _in_paddles_order(network: str, keys: Sequence[str]) -> list[str]:
+def in_paddles_order(network: str, keys: Sequence[str]) -> list[str]:
     """The names of a torch network's tensors in the order of PaddleClas's."""
     if network not in _ORDERS:
         return list(keys)
