@@ -543,3 +543,27 @@ def test_results_of_the_libraries_weights_name_the_key_that_takes_them(photograp
     outcome = photographs.run("finetune", f"+committee.members.ResNet18={with_authors}", "committee.only=[ResNet18]")
     assert outcome.code == 2
     assert "committee.weights=libraries" in outcome.errors[0]
+
+
+def test_a_dry_run_counts_what_is_to_be_downloaded(
+    photographs: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of the authors' files, one of which is here; nothing is asked for."""
+    monkeypatch.setenv("XCONSENSUS_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    two = "committee.catalogue=[ShuffleNetV2_x0_25,SqueezeNet1_1]"
+    only = "committee.only=[ShuffleNetV2_x0_25,SqueezeNet1_1]"
+    plain = [two, only, "committee.finetune=true", "+dataset.splits.train=.", "finetune.epochs=1", "dry_run=true"]
+    entries = [table.entries()[name] for name in ("ShuffleNetV2_x0_25", "SqueezeNet1_1")]
+    bytes_of = [4 * entry.numbers for entry in entries]
+    said = photographs.done("finetune", *plain).err
+    assert f"finetune would download 2 files, about {sum(bytes_of) / 1e9:.2f} GB" in said
+    (tmp_path / "authors").mkdir()
+    names = table.tensor_names("SqueezeNet1_1")
+    written(tmp_path / "authors/SqueezeNet1_1_pretrained.pdparams", drawn(build(member("SqueezeNet1_1"), 1000), names))
+    said = photographs.done("finetune", *plain).err
+    assert f"finetune would download 1 files, about {bytes_of[0] / 1e9:.2f} GB" in said
+    refused = photographs.run("finetune", *plain[:-1])
+    assert refused.code == 2
+    assert entries[0].url in refused.errors[0]
+    assert "HF_HUB_OFFLINE" in refused.errors[0]
