@@ -19,7 +19,6 @@ from xconsensus.compat import torchvision
 from xconsensus.datasets.cropped import CroppedImages
 from xconsensus.datasets.imagefolder import ImageFolder
 from xconsensus.datasets.images import (
-    RESAMPLING,
     ImageFiles,
     as_its_image,
     center_crop,
@@ -32,6 +31,7 @@ from xconsensus.datasets.images import (
 )
 from xconsensus.datasets.records import Record
 from xconsensus.errors import InputError
+from xconsensus.resampling import PILLOWS
 
 MODES = {
     "bilinear": torchvision.transforms.InterpolationMode.BILINEAR,
@@ -63,7 +63,7 @@ def test_the_long_edge_keeps_the_aspect_to_within_half_a_pixel(height: int, widt
 
 
 def test_every_resampling_is_tested() -> None:
-    assert set(RESAMPLING) == set(MODES)
+    assert set(PILLOWS) == set(MODES)
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 60), (60, 40), (32, 32), (64, 50)])

@@ -26,7 +26,7 @@ from xconsensus.errors import InputError
 from xconsensus.keys.schema import Finetune, keys_of
 from xconsensus.members.catalogue import entries, specifications
 from xconsensus.members.member import Member, members_of
-from xconsensus.members.timm_torchvision import preprocessing
+from xconsensus.members.upstream import preprocessing
 from xconsensus.store.files import read_csv, read_json, read_settings, write_csv, write_json
 
 CONF = Path(__file__).parents[1] / "conf"

@@ -15,12 +15,8 @@ from xconsensus.datasets.depth import Told, UnknownWhiteError, depth_of, to_byte
 from xconsensus.datasets.records import Record
 from xconsensus.errors import CommonError, InputError
 from xconsensus.progress import say_once
+from xconsensus.resampling import resized
 
-RESAMPLING: Mapping[str, Image.Resampling] = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "nearest": Image.Resampling.NEAREST,
-}
 _AVIF = (
     ("AVIF",) if "avif" in features.modules and features.check("avif") else ()
 )  # from Pillow 11.3 on, where it was built with it
@@ -255,7 +251,7 @@ def short_edge(pixels: NDArray[np.uint8], size: int, interpolation: str = "bicub
     if min(pixels.shape[:2]) == size:
         return pixels
     height, width = resized_shape(pixels.shape, size)
-    return np.asarray(Image.fromarray(pixels).resize((width, height), RESAMPLING[interpolation]))
+    return resized(pixels, width, height, interpolation)
 
 
 def resized_shape(shape: tuple[int, ...], size: int) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from xconsensus.errors import InputError
-from xconsensus.members import timm_torchvision
+from xconsensus.members import upstream
 from xconsensus.members.member import Member
 
 SECONDS = 3.0  # in which the Hugging Face hub is to answer
@@ -69,12 +69,12 @@ def lacking(member: Member) -> str:
         return ""
     if not member.pretrained or _cached(member):
         return ""
-    return timm_torchvision.how_to_get(member.name, member.library, member.model, member.pretrained)
+    return upstream.how_to_get(member.name, member.library, member.model, member.pretrained)
 
 
 def _cached(member: Member) -> bool:
     """Whether the library finds the pretrained weights in its own cache."""
-    hub, url, file = timm_torchvision.source_of(member.name, member.library, member.model, member.pretrained)
+    hub, url, file = upstream.source_of(member.name, member.library, member.model, member.pretrained)
     if hub:
         from huggingface_hub import try_to_load_from_cache
 
@@ -83,3 +83,10 @@ def _cached(member: Member) -> bool:
         found = (try_to_load_from_cache(repository, name, revision=revision or None) for name in names)
         return any(isinstance(each, str) for each in found)
     return (caches()["torch"] / os.path.basename(url)).is_file()
+
+
+def fetched(member: Member) -> Path:
+    """The file of the authors' weights; InputError naming the member where it is not here."""
+    raise InputError(
+        f"member {member.name}: {upstream.how_to_get(member.name, member.library, member.model, member.pretrained)}"
+    )

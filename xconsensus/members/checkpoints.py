@@ -8,9 +8,12 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from xconsensus.errors import InputError
+from xconsensus.members.paddle.acnet import is_tar, read_acnet
+from xconsensus.members.paddle.files import is_pickle, read_pdparams
 from xconsensus.progress import say_once
 
 _HOLDERS = ("state_dict", "model_state_dict", "model", "net")  # keys under which checkpoints keep the weights
@@ -50,6 +53,27 @@ def read_weights(path: Path, name: str, key: str | None = None) -> dict[str, Ten
     if key is None and (others := _of_the_same_size(found, taken)):
         say_once(f"member {name} takes {taken} of {path}, not {' or '.join(others)}; weights_key names another")
     return found[taken]
+
+
+def is_paddles(path: Path) -> bool:
+    """Whether Paddle wrote the file: a pickle that torch did not write, or a tar of tensors."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        beginning = file.read(512)
+    return is_pickle(beginning) or is_tar(beginning)
+
+
+def read_arrays(path: Path, name: str) -> dict[str, NDArray[Any]]:
+    """The named arrays of a file that Paddle wrote; InputError as `read_weights`."""
+    try:
+        with path.open("rb") as file:
+            as_tar = not is_pickle(file.read(4))
+        return read_acnet(path) if as_tar else read_pdparams(path)
+    except Exception as error:  # a damaged stream raises nearly anything
+        told = str(error)
+        reason = _why_unreadable(path, told) if told.startswith("GLOBAL") or not told else told
+        raise InputError(f"member {name}: {path} cannot be read as weights ({reason})") from error
 
 
 def _content(path: Path) -> Any:

@@ -11,31 +11,32 @@ from typing import Any
 from xconsensus import own_code
 from xconsensus.errors import InputError, check_type, nearest, safe_name
 from xconsensus.keys.schema import LARGEST_SIDE
-from xconsensus.members import timm_torchvision
+from xconsensus.members import upstream
 from xconsensus.published import CENTRED, ENSEMBLE
+from xconsensus.resampling import OF_IMAGES
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-LIBRARIES = ("timm", "torchvision", "module")
+LIBRARIES = ("timm", "torchvision", "paddle", "module")
 CROP_MODES = ("center", "squash", "border")  # timm's
 _PREPROCESSING = ("input_size", "resize", "mean", "std", "interpolation")
-INTERPOLATIONS = ("bilinear", "bicubic")  # those that torch can smooth before it shrinks an image
 
 
 @dataclass(frozen=True)
 class Member:
     """One model of a committee and how it wants its input.
 
-    ``library`` is timm, torchvision or module; with ``module``, ``model`` is ``package.module.Class`` or
-    ``path/to/file.py:Class``: code that the user names and that is run. ``weights`` is a file of trained weights,
-    of which ``weights_key`` names the state dict where the file holds several, ``pretrained`` a weights tag of the
-    library (True for its default), read from ``pretrained_file`` where there is one, else through the library's own
-    cache; neither means random weights, to be trained, or, of a ``random`` member, to stay. The member's own
-    preprocessing are ``resize``, ``input_size`` (pixels), ``mean``, ``std`` (of RGB in 0..1), ``interpolation`` and
-    ``crop_mode``: center crops from the short edge at ``resize``, squash from both edges, border from the long
-    edge, with borders of the colour ``mean``. Where they are the library's, ``as_library``, images are resized and
-    cut as it does it; the others' crops lie as what is explained. The convolutions of a ``folded`` member's file hold
-    the batch normalisation that followed them: training may put it back (`preparing`).
+    ``library`` is timm, torchvision, paddle (PaddleClas's networks) or module; with ``module``, ``model`` is
+    ``package.module.Class`` or ``path/to/file.py:Class``: code that the user names and that is run.
+    ``weights`` is a file of trained weights, of which ``weights_key`` names the state dict where the file holds
+    several, ``pretrained`` a weights tag of the library (True for its default), read from ``pretrained_file`` where
+    there is one, else through the library's own cache; neither means random weights, to be trained, or, of a
+    ``random`` member, to stay. The member's own preprocessing are ``resize``, ``input_size`` (pixels), ``mean``,
+    ``std`` (of RGB in 0..1), ``interpolation`` and ``crop_mode``: center crops from the short edge at ``resize``,
+    squash from both edges, border from the long edge, with borders of the colour ``mean``. Where they are the
+    library's, ``as_library``, images are resized and cut as it does it; the others' crops lie as what is explained.
+    The convolutions of a ``folded`` member's file hold the batch normalisation that followed them: training may put it
+    back (`preparing`).
     """
 
     name: str
@@ -61,7 +62,7 @@ class Member:
         """The file that the weights are read from, None without one; InputError naming the member that lacks it."""
         file = self.weights or self.pretrained_file
         if file and not Path(file).is_file():
-            hint = timm_torchvision.if_it_is_a_tag(self.library, self.model, Path(file).name)
+            hint = upstream.if_it_is_a_tag(self.library, self.model, Path(file).name)
             raise InputError(f"member {self.name}: no weights file {file}{hint}")
         return Path(file) if file else None
 
@@ -176,13 +177,13 @@ def _member(name: str, spec: dict[str, Any], size: int, resize: int, weights_dir
         if "weights" in spec:  # in place of the library's
             spec["pretrained"] = False
         elif weights_dir:
-            spec["pretrained_file"] = timm_torchvision.local_file(name, folder)
+            spec["pretrained_file"] = upstream.local_file(name, folder)
     if "weights_key" in spec and not (spec.get("weights") or spec.get("pretrained_file")):
         raise InputError(f"member {name}: weights_key={spec['weights_key']} is of no use without weights: FILE")
     input_size = spec.setdefault("input_size", size)
     spec.setdefault("resize", round(resize * input_size / size))
     _check_colours(name, spec)
-    for key, known in (("interpolation", INTERPOLATIONS), ("crop_mode", CROP_MODES)):
+    for key, known in (("interpolation", OF_IMAGES), ("crop_mode", CROP_MODES)):
         if spec.get(key, known[0]) not in known:
             raise InputError(f"member {name}: {key}={spec[key]} is none of {', '.join(known)}")
     if resize_given and spec["resize"] < spec["input_size"]:  # some of timm's own weights do see borders
@@ -194,10 +195,10 @@ def _of_the_library(name: str, spec: Mapping[str, Any], trained: bool) -> dict[s
     """The preprocessing that the library has for the member's weights, or for its architecture; empty without one."""
     library, model = spec["library"], spec["model"]
     if spec.get("pretrained"):
-        return timm_torchvision.preprocessing(name, library, model, spec["pretrained"])
+        return upstream.preprocessing(name, library, model, spec["pretrained"])
     if "weights" not in spec or trained or library == "module" or all(key in spec for key in _PREPROCESSING):
         return {}
-    return timm_torchvision.of_the_architecture(name, library, model)
+    return upstream.of_the_architecture(name, library, model)
 
 
 def _check_colours(name: str, spec: dict[str, Any]) -> None:
@@ -244,7 +245,7 @@ def check_model(member: Member) -> None:
     if member.library == "module":
         own_code.load(member.model, f"member {member.name}")
     else:
-        timm_torchvision.check_model(member.name, member.library, member.model)
+        upstream.check_model(member.name, member.library, member.model)
 
 
 def file_digest(path: Path) -> str:

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from xconsensus.members.checkpoints import read_weights
 from xconsensus.members.member import Member
-from xconsensus.members.weights import build, fill, head_tensors
+from xconsensus.members.weights import build, content_of, fill_from
+from xconsensus.resampling import OPENCVS
 
 
 class Network(nn.Module):
@@ -47,8 +47,9 @@ class Network(nn.Module):
         """
         size = self.member.input_size
         if inputs.shape[-2:] != (size, size):
-            mode = self.member.interpolation
-            inputs = F.interpolate(inputs.float(), (size, size), mode=mode, antialias=True, align_corners=False)
+            smooth = self.member.interpolation != OPENCVS
+            mode = self.member.interpolation if smooth else "bilinear"
+            inputs = F.interpolate(inputs.float(), (size, size), mode=mode, antialias=smooth, align_corners=False)
         return inputs.clone(memory_format=torch.channels_last)
 
     def label(self, image: Tensor) -> tuple[int, float]:
@@ -102,8 +103,8 @@ def network_of(member: Member, classes: int, device: torch.device, new_head: boo
 
     Raises InputError naming the member for weights that cannot be read or do not fit.
     """
+    content = content_of(member) if member.weights else {}
     model = build(member, classes, new_head)
-    if member.weights and (file := member.weights_file()):
-        head = head_tensors(member, classes) if new_head else ()
-        fill(model, member, read_weights(file, member.name, member.weights_key), member.weights, head)
+    if member.weights:
+        fill_from(model, member, content, classes, new_head)
     return Network(member, model).to(device)

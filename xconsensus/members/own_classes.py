@@ -7,7 +7,7 @@ import torch
 
 from xconsensus import own_code
 from xconsensus.errors import InputError
-from xconsensus.members import timm_torchvision
+from xconsensus.members import upstream
 from xconsensus.members.checkpoints import as_named_by, read_weights
 from xconsensus.members.member import Member
 from xconsensus.members.network import logits_of
@@ -17,7 +17,7 @@ from xconsensus.members.weights import architecture, build
 def own_classes(member: Member) -> int:
     """The number of logits that the member's own weights or code give; InputError naming a member that does not say."""
     if member.pretrained:
-        return timm_torchvision.classes_of(member.name, member.library, member.model, member.pretrained)
+        return upstream.classes_of(member.name, member.library, member.model, member.pretrained)
     own = member.library == "module"
     argument = inspect.signature(own_code.load(member.model, f"member {member.name}")).parameters if own else {}
     takes = not own or "num_classes" in argument

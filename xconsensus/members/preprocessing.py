@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from xconsensus.members.member import Member
+from xconsensus.resampling import resized
 
 RULE = 2
-_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 class Geometry(NamedTuple):
@@ -38,9 +38,9 @@ def geometry(member: Member, width: int, height: int) -> Geometry:
     """How a member's crop is placed in an image of ``width`` x ``height`` pixels.
 
     Where its preprocessing is its library's, as do torchvision's ``Resize`` and ``CenterCrop``, and timm's
-    ``ResizeKeepRatio`` and ``CenterCropOrPad``; else as what is explained.
+    ``ResizeKeepRatio`` and ``CenterCropOrPad``; else, and as PaddleClas does it, as what is explained.
     """
-    if member.crop_mode == "center" and not member.as_library:
+    if member.crop_mode == "center" and (not member.as_library or member.library == "paddle"):
         return geometry_in_training(member, width, height)
     resize, short = member.resize, min(width, height)
     match member.crop_mode:
@@ -74,9 +74,7 @@ def geometry_of_rule_1(member: Member, width: int, height: int) -> Geometry:
 def view(member: Member, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The member's input, RGB uint8 (input_size, input_size, 3), of a whole image (H, W, 3)."""
     width, height, interpolation, left, top = geometry(member, pixels.shape[1], pixels.shape[0])
-    image = Image.fromarray(pixels)
-    if interpolation:
-        image = image.resize((width, height), _RESAMPLING[interpolation])
+    image = Image.fromarray(resized(pixels, width, height, interpolation) if interpolation else pixels)
     canvas = Image.new("RGB", (member.input_size, member.input_size), _fill(member))
     canvas.paste(image, (-left, -top))
     return np.asarray(canvas)

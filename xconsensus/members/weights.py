@@ -14,10 +14,12 @@ from torch.nn.parameter import is_lazy
 
 from xconsensus import own_code
 from xconsensus.errors import InputError
-from xconsensus.members import timm_torchvision
-from xconsensus.members.at_hand import look_for_hub
-from xconsensus.members.checkpoints import as_named_by, is_counter, read_weights
+from xconsensus.members import upstream
+from xconsensus.members.at_hand import fetched, look_for_hub
+from xconsensus.members.checkpoints import as_named_by, is_counter, is_paddles, read_arrays, read_weights
 from xconsensus.members.member import Member, check_model
+from xconsensus.members.paddle import table
+from xconsensus.members.paddle.tensors import as_torch_has_them, of_the_network
 
 
 def build(member: Member, num_classes: int, new_head: bool = True) -> nn.Module:
@@ -44,7 +46,7 @@ def build(member: Member, num_classes: int, new_head: bool = True) -> nn.Module:
         reason = _one_line(error)
         if member.pretrained:
             architecture(member, num_classes)  # raises where the kwargs are at fault
-            advice = timm_torchvision.how_to_get(member.name, member.library, member.model, member.pretrained)
+            advice = upstream.how_to_get(member.name, member.library, member.model, member.pretrained)
             raise InputError(f"member {member.name}: {advice} ({reason})") from error
         raise InputError(f"member {member.name}: {member.model} cannot be built with {kwargs} ({reason})") from error
 
@@ -59,6 +61,8 @@ def _constructor(member: Member, new_head: bool) -> Callable[..., nn.Module]:
             return partial(_timm_model, member, new_head)
         case "torchvision":
             return partial(_torchvision_model, member, new_head)
+        case "paddle":
+            return partial(_paddle_model, member, new_head)
         case _:
             constructor: Callable[..., nn.Module] = own_code.load(member.model, f"member {member.name}")
             return constructor
@@ -68,13 +72,17 @@ def _timm_model(member: Member, new_head: bool, num_classes: int, **kwargs: Any)
     from xconsensus.compat import torchvision  # noqa: F401, I001  (timm imports torchvision)
     import timm
 
-    full = timm_torchvision.timm_name(member.model, member.pretrained)
+    full = upstream.timm_name(member.model, member.pretrained)
     if not (member.pretrained and member.pretrained_file):
         if member.pretrained:
             look_for_hub()
         return timm.create_model(full, pretrained=bool(member.pretrained), num_classes=num_classes, **kwargs)  # type: ignore[no-any-return]
+    content = content_of(member)
     model: nn.Module = timm.create_model(full, num_classes=num_classes, **kwargs)
-    tensors = as_named_by(model.state_dict(), _local(member))
+    if is_paddles(Path(member.pretrained_file)):
+        fill_from(model, member, content, num_classes, new_head)
+        return model
+    tensors = as_named_by(model.state_dict(), content)
     tensors = {key.removeprefix("module."): value for key, value in tensors.items()}  # of names that only timm knows
     try:  # with all classes of the file: for others, timm overlooks tensors that are missing
         whole = timm.create_model(full, pretrained=True, pretrained_cfg_overlay={"state_dict": tensors}, **kwargs)
@@ -88,13 +96,14 @@ def _timm_model(member: Member, new_head: bool, num_classes: int, **kwargs: Any)
 def _torchvision_model(member: Member, new_head: bool, num_classes: int, **kwargs: Any) -> nn.Module:
     from xconsensus.compat import torchvision
 
-    if member.model in timm_torchvision.WITH_AUXILIARY_HEADS:
+    if member.model in upstream.WITH_AUXILIARY_HEADS:
         kwargs.setdefault("init_weights", True)  # the present default, named, since torchvision warns otherwise
     model: nn.Module = torchvision.models.get_model(member.model, num_classes=num_classes, **kwargs)
     if member.pretrained:
-        tag = timm_torchvision.torchvision_weights(member.name, member.model, member.pretrained)
+        tag = upstream.torchvision_weights(member.name, member.model, member.pretrained)
         if member.pretrained_file:
-            tensors, source = _local(member), member.pretrained_file
+            source = member.pretrained_file
+            tensors = _placed(model, member, content_of(member), num_classes)
         else:
             tensors, source = tag.get_state_dict(progress=False, check_hash=True), str(tag)
         if not kwargs.get("aux_logits", True):
@@ -103,12 +112,61 @@ def _torchvision_model(member: Member, new_head: bool, num_classes: int, **kwarg
     return model
 
 
+def _paddle_model(
+    member: Member, new_head: bool, num_classes: int, release: str = table.RELEASES[0], **kwargs: Any
+) -> nn.Module:
+    from xconsensus.members.paddle.networks import NETWORKS
+
+    entry = table.entry(member.model, member.name)
+    if member.pretrained and not member.pretrained_file:
+        member = replace(member, pretrained_file=str(fetched(member)))
+    content = content_of(member) if member.pretrained else {}
+    model = NETWORKS[entry.network](num_classes=num_classes, **entry.arguments_of(release), **kwargs)
+    if member.pretrained:
+        fill_from(model, member, content, num_classes, new_head)
+    return model
+
+
 def _head(member: Member, num_classes: int, new_head: bool) -> list[str]:
     return head_tensors(member, num_classes) if new_head else []
 
 
-def _local(member: Member) -> dict[str, Tensor]:
-    return read_weights(Path(str(member.pretrained_file)), member.name, member.weights_key)
+def content_of(member: Member) -> dict[str, Any]:
+    """What the member's file of weights holds: name -> tensor, or name -> array of one that Paddle wrote.
+
+    It is read before the network is built: while it is, it may take twice its size. Raises InputError naming both.
+    """
+    file = Path(member.weights or member.pretrained_file or "")
+    if not is_paddles(file):
+        return read_weights(file, member.name, member.weights_key)
+    if member.weights_key:
+        raise InputError(f"member {member.name}: {file} is Paddle's and has no parts: leave weights_key out")
+    return read_arrays(file, member.name)
+
+
+def fill_from(model: nn.Module, member: Member, content: dict[str, Any], num_classes: int, new_head: bool) -> None:
+    """Load the content of the member's file into a model of ``num_classes`` logits; with a ``new_head``, its head's
+    only if they fit.
+
+    Raises InputError naming the member, the file and what does not fit.
+    """
+    file = str(member.weights or member.pretrained_file)
+    tensors = _placed(model, member, content, num_classes)
+    fill(model, member, tensors, file, _head(member, num_classes, new_head))
+
+
+def _placed(model: nn.Module, member: Member, content: dict[str, Any], num_classes: int) -> Mapping[str, Tensor]:
+    """The tensors of a file; of one that Paddle wrote, under the names and in the layout that the model has."""
+    file = Path(member.weights or member.pretrained_file or "")
+    if not is_paddles(file):
+        return content
+    how: dict[str, Any] = {"head": head_tensors(member, num_classes)}
+    source = f"member {member.name}: {file}"
+    if member.library == "paddle":
+        entry = table.entry(member.model, member.name)
+        content = of_the_network(entry.name, content, source)
+        how |= {"network": entry.network, "factors": entry.factors_of(member.kwargs.get("release", table.RELEASES[0]))}
+    return as_torch_has_them(model.state_dict(), content, source, **how)
 
 
 def _is_auxiliary(key: str) -> bool:
@@ -175,7 +233,7 @@ def check_head(member: Member, num_classes: int) -> None:
     """InputError for a member whose library's weights tell other classes apart: their head would be a random one."""
     if not member.pretrained or member.pretrained_file:  # which shows its classes when it is read
         return
-    known = timm_torchvision.classes_of(member.name, member.library, member.model, member.pretrained)
+    known = upstream.classes_of(member.name, member.library, member.model, member.pretrained)
     if known != num_classes:
         raise InputError(
             f"member {member.name}: pretrained={member.pretrained} of {member.model} knows {known} classes, the data"

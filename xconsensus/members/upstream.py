@@ -1,4 +1,4 @@
-"""What timm and torchvision know: which models exist, their weights tags, and the preprocessing of each tag.
+"""What timm, torchvision and PaddleClas know: their models, weights tags, and the preprocessing of each tag.
 
 ``tag`` is a weights tag of the library, or True for its default. Every error names the member at fault, ``name``.
 Nothing here builds a network or downloads.
@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from xconsensus.errors import InputError, nearest
+from xconsensus.members.paddle import table
 
 # torchvision's models whose weights were trained on inputs in -1..1, and beside two or one auxiliary heads.
 WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
 
 
 def check_model(name: str, library: str, model: str) -> None:
-    """InputError unless timm or torchvision has the model."""
+    """InputError unless the library has the model."""
+    if library == "paddle":
+        table.entry(model, name)
+        return
     from xconsensus.compat import torchvision  # noqa: I001  (timm imports torchvision)
     import timm
 
@@ -44,7 +48,7 @@ def _check_hub_name(name: str, model: str) -> None:
 
 def if_it_is_a_tag(library: str, model: str, word: str) -> str:
     """A clause that names the key to use, for a word that is no file but a weights tag of the model; else empty."""
-    if library == "module":
+    if library in ("module", "paddle"):
         return ""
     from xconsensus.compat import torchvision  # noqa: I001  (timm imports torchvision)
     import timm
@@ -62,6 +66,8 @@ def preprocessing(name: str, library: str, model: str, tag: str | bool) -> dict[
 
     Raises InputError for a tag that does not exist, with the nearest that do, and for weights that see no squares.
     """
+    if library == "paddle":
+        return _of_paddle(name, model, tag)
     if library == "timm":
         return _of_timm(name, _timm_cfg(name, model, tag))
     if library == "torchvision":
@@ -77,6 +83,8 @@ def of_the_architecture(name: str, library: str, model: str) -> dict[str, Any]:
     Raises InputError for a model that does not exist.
     """
     check_model(name, library, model)
+    if library == "paddle":
+        return _of_paddle(name, model)
     if library == "torchvision":
         from xconsensus.compat import torchvision
 
@@ -89,6 +97,13 @@ def of_the_architecture(name: str, library: str, model: str) -> dict[str, Any]:
     except RuntimeError:  # of a tag that does not exist: who builds the network says so
         cfg = None
     return _of_timm(name, cfg) if cfg else {}
+
+
+def _of_paddle(name: str, model: str, tag: str | bool = True) -> dict[str, Any]:
+    table.entry(model, name)
+    if tag is not True:
+        raise InputError(f"member {name}: PaddleClas has one set of weights of {model}: pretrained: true")
+    return {**table.PREPROCESSING, "kwargs": {}}
 
 
 def _of_timm(name: str, cfg: Any) -> dict[str, Any]:
@@ -116,6 +131,8 @@ def _of_torchvision(weights: Any) -> dict[str, Any]:
 
 def classes_of(name: str, library: str, model: str, tag: str | bool) -> int:
     """How many classes the weights tell apart."""
+    if library == "paddle":
+        return 1000
     if library == "timm":
         return int(_timm_cfg(name, model, tag).num_classes)
     return len(torchvision_weights(name, model, tag).meta["categories"])
@@ -124,6 +141,9 @@ def classes_of(name: str, library: str, model: str, tag: str | bool) -> int:
 def how_to_get(name: str, library: str, model: str, tag: str | bool) -> str:
     """What to do about weights that cannot be downloaded: which file to fetch, and where to put it."""
     hub, url, filename = source_of(name, library, model, tag)
+    if library == "paddle":
+        place = f"<committee.weights_dir>/{name}{Path(url).suffix}"
+        return f"the authors' weights of {model} are not here: xconsensus fetch, or fetch {url} and put it at {place}"
     file = (filename or "model.safetensors") if hub else url
     source = f"{file} of {hub} on the Hugging Face hub" if hub else url
     weights = timm_name(model, tag) if library == "timm" else str(torchvision_weights(name, model, tag))
@@ -135,6 +155,8 @@ def source_of(name: str, library: str, model: str, tag: str | bool) -> tuple[str
     """Where weights are downloaded: the repository on the Hugging Face hub or "", else the address, and in the
     repository the file's name where it is not the usual one.
     """
+    if library == "paddle":
+        return "", table.entry(model, name).url, ""
     if library == "timm":
         cfg = _timm_cfg(name, model, tag)
         return cfg.hf_hub_id or "", cfg.url or "", cfg.hf_hub_filename or ""
@@ -143,7 +165,7 @@ def source_of(name: str, library: str, model: str, tag: str | bool) -> tuple[str
 
 def local_file(name: str, folder: Path) -> str | None:
     """The file in ``folder`` that holds the member's pretrained weights by its name, None without one."""
-    paths = (folder / f"{name}{suffix}" for suffix in (".safetensors", ".pth", ".pt"))
+    paths = (folder / f"{name}{suffix}" for suffix in (".safetensors", ".pth", ".pt", ".pdparams", ".tar"))
     return next((str(path) for path in paths if path.is_file()), None)
 
 

@@ -1,0 +1,1 @@
+"""The authors' own networks: PaddleClas's architectures, and files of weights as Paddle writes them."""
