@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from xconsensus.members.checkpoints import is_counter, read_weights
-from xconsensus.members.fetching import fetch
+from xconsensus.members.checkpoints import is_counter, read_arrays
 from xconsensus.members.member import Member, members_of
 from xconsensus.members.network import logits_of, network_of
 from xconsensus.members.paddle import table
@@ -22,6 +22,7 @@ from xconsensus.members.paddle import table
 ROOT = Path(__file__).parents[1]
 PYTHON = os.environ.get("XCONSENSUS_PADDLE")  # of an environment with PaddleClas
 PROTOCOLS = (2, 4)
+NAMES = [name for name, entry in table.entries().items() if entry.url.endswith(".pdparams")]
 # In a process of its own: prints how much memory an expression with the file `path` takes, as a multiple of its tensors.
 GROWTH = """
 import re
@@ -31,7 +32,7 @@ from pathlib import Path
 import torch
 
 from test_authors import member_of
-from xconsensus.members.checkpoints import read_weights
+from xconsensus.members.checkpoints import read_arrays
 from xconsensus.members.network import network_of
 
 
@@ -44,7 +45,7 @@ network_of(member_of("SqueezeNet1_1", None), 1000, torch.device("cpu"))  # impor
 before = memory("VmRSS")
 Path("/proc/self/clear_refs").write_text("5")  # forget the highest so far
 tensors = {expression}
-print((memory("VmHWM") - before) / sum(tensor.nbytes for tensor in tensors.values()))
+print((memory("VmHWM") - before) / sum(each.nbytes for each in tensors.values()))
 """
 
 
@@ -89,7 +90,7 @@ def member_of(model: str, path: Path | None) -> Member:
     return member
 
 
-def exactly(model: nn.Module, weights: Mapping[str, Tensor], factors: Mapping[str, float]) -> nn.Module:
+def exactly(model: nn.Module, weights: Mapping[str, NDArray[np.float32]], factors: Mapping[str, float]) -> nn.Module:
     """The model in float64 with what Paddle holds in float32 and multiplies in float64: epsilon, and dropout's factors.
 
     A weight in which a factor is folded is rounded to float32, so the file's own one takes its place, scaled anew.
@@ -100,21 +101,21 @@ def exactly(model: nn.Module, weights: Mapping[str, Tensor], factors: Mapping[st
             module.eps = float(np.float32(module.eps))
     for key, factor in factors.items():
         folded = model.get_parameter(key)
-        turned = [tensor.T if tensor.ndim == 2 else tensor for tensor in weights.values()]
-        scaled = [tensor.double() * float(np.float32(factor)) for tensor in turned if tensor.shape == folded.shape]
-        (exact,) = (each for each in scaled if torch.allclose(each, folded, rtol=2e-7, atol=0))
-        folded.data.copy_(exact)
+        turned = [array.T if array.ndim == 2 else array for array in weights.values()]
+        scaled = [array * np.float64(np.float32(factor)) for array in turned if array.shape == folded.shape]
+        (exact,) = (each for each in scaled if np.allclose(each, folded, rtol=2e-7, atol=0))
+        folded.data.copy_(torch.from_numpy(exact))
     return model
 
 
-@pytest.mark.parametrize("name", table.entries())
+@pytest.mark.parametrize("name", NAMES)
 def test_logits_are_those_of_paddleclas(
     name: str, paddle: Paddle, record_property: Callable[[str, object], None]
 ) -> None:
     with paddle.files(name) as paths:
-        weights, others = (read_weights(path, name) for path in paths)
+        weights, others = (read_arrays(path, name) for path in paths)
         assert list(weights) == list(others)
-        assert all(torch.equal(others[key], tensor) for key, tensor in weights.items())
+        assert all(np.array_equal(others[key], array) for key, array in weights.items())
         member = member_of(name, paths[0])
         model = exactly(network_of(member, 1000, torch.device("cpu")).model, weights, table.entries()[name].factors)
     expected = paddle.array(name)
@@ -144,14 +145,14 @@ def test_reading_takes_at_most_two_and_a_half_times_the_tensors(tmp_path: Path, 
     path = tmp_path / "large.pdparams"
     path.write_bytes(pickle.dumps({**weights, "StructuredToParameterName@@": {}}, protocol))
     assert (path.stat().st_size > 1.4 * 2**27) == (protocol == 2)
-    assert 1 <= growth(path, "read_weights(path, 'large')") <= 2.5
+    assert 0.9 <= growth(path, "read_arrays(path, 'large')") <= 2.5
 
 
 @pytest.mark.parametrize("protocol", range(len(PROTOCOLS)), ids=PROTOCOLS)
 def test_a_network_takes_at_most_two_and_a_half_times_its_tensors(paddle: Paddle, protocol: int) -> None:
     with paddle.files("AlexNet") as paths:
         built = "network_of(member_of('AlexNet', path), 1000, torch.device('cpu')).model.state_dict()"
-        assert 1 <= growth(paths[protocol], built) <= 2.5
+        assert 0.9 <= growth(paths[protocol], built) <= 2.5
 
 
 @pytest.mark.skipif(
@@ -171,6 +172,8 @@ def test_a_converted_file_holds_what_it_was_converted_from(name: str, timm_name:
     import timm
 
     path = tmp_path / f"{name}.pdparams"
+    from xconsensus.members.fetching import fetch
+
     fetch(table.entries()[name].url, path, 2**30, name)
     found = network_of(member_of(name, path), 1000, torch.device("cpu")).model.state_dict()
     expected = timm.create_model(timm_name, pretrained=True).state_dict()
