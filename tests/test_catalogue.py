@@ -15,7 +15,7 @@ from xconsensus.compat import torchvision
 from xconsensus.errors import InputError
 from xconsensus.experiment.config import plain
 from xconsensus.experiment.experiment import Experiment, open_experiment
-from xconsensus.members.catalogue import COMMITTEES, Entry, entries, names, specifications
+from xconsensus.members.catalogue import COMMITTEES, WEIGHTS, Entry, entries, names, specifications
 from xconsensus.members.member import Member, members_of
 from xconsensus.members.weights import build
 
@@ -46,7 +46,8 @@ def members(committee: dict[str, Any]) -> list[Member]:
 
 
 def all_members() -> list[Member]:
-    return members({"catalogue": list(entries())})
+    """What the libraries have for every model of the paper."""
+    return members({"catalogue": list(entries()), "weights": "libraries"})
 
 
 # --- the table ---
@@ -76,9 +77,11 @@ def test_whatever_is_not_exact_says_why_and_most_are_no_substitutes() -> None:
         assert kinds["exact"] + kinds["architecture"] >= 50
 
 
+@pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("committee", SIZES)
-def test_no_two_members_of_a_committee_are_the_same_network(committee: str) -> None:
-    found = Counter((spec["model"], spec["pretrained"]) for spec in specifications(config_of(committee)).values())
+def test_no_two_members_of_a_committee_are_the_same_network(committee: str, weights: str) -> None:
+    specs = specifications({**config_of(committee), "weights": weights})
+    found = Counter((spec["model"], spec["pretrained"]) for spec in specs.values())
     assert found.most_common(1)[0][1] == 1
 
 
@@ -190,8 +193,10 @@ def test_transformers_stand_beside_the_convolutional_networks() -> None:
 
 def test_without_substitutes_those_and_only_those_are_left_out() -> None:
     for committee in COMMITTEES:
-        kept = list(specifications({"catalogue": committee, "substitutes": False}))
+        kept = list(specifications({"catalogue": committee, "weights": "libraries", "substitutes": False}))
         assert kept == [name for name in names(committee) if entries()[name].fidelity != "substitute"]
+        authors = list(specifications({"catalogue": committee, "substitutes": False}))
+        assert authors == [name for name in names(committee) if not name.startswith("AutoDL")]
 
 
 def test_a_draw_is_of_the_pool_in_its_order_and_follows_from_the_seed() -> None:
@@ -215,7 +220,8 @@ def test_every_member_is_drawn_about_equally_often() -> None:
 
 def test_a_draw_leaves_substitutes_out_before_and_adds_own_members_after() -> None:
     own = {"mine": {"library": "timm", "model": "test_resnet"}}
-    found = specifications({"catalogue": "cub85", "draw": 20, "substitutes": False, "members": own})
+    pool = {"catalogue": "cub85", "weights": "libraries", "substitutes": False}
+    found = specifications({**pool, "draw": 20, "members": own})
     assert list(found)[-1] == "mine"
     assert len(found) == 21
     assert all(entries()[name].fidelity != "substitute" for name in list(found)[:-1])
@@ -241,7 +247,13 @@ def test_a_committee_without_a_catalogue_is_its_own_members() -> None:
         ({"catalogue": ["consensus"]}, "'consensus'"),
         ({"catalogue": 3}, "catalogue=3 is neither"),
         ({"catalogue": "imagenet81", "draw": 82}, "draw=82: .* 81 members"),
-        ({"catalogue": "imagenet81", "draw": 60, "substitutes": False}, "draw=60: .* 53 members"),
+        (
+            {"catalogue": "imagenet81", "weights": "libraries", "draw": 60, "substitutes": False},
+            "draw=60: .* 53 members",
+        ),
+        ({"catalogue": "imagenet81", "draw": 81, "substitutes": False}, "draw=81: .* 79 members"),
+        ({"catalogue": "imagenet81", "weights": "mine"}, "committee.weights=mine is none of authors, libraries"),
+        ({"catalogue": "imagenet81", "release": "2.6"}, "committee.release=2.6 is none of 2.x, 1.8"),
         ({"catalogue": "imagenet81", "draw": 0}, "draw=0"),
         ({"catalogue": "imagenet81", "draw": "many"}, "draw=many is not a whole number"),
         ({"draw": 2, "members": {"a": {}}}, "draw=2: .* 0 members"),
@@ -296,11 +308,12 @@ def test_ls_members_shows_what_stands_for_a_model() -> None:
     lines = listing(["members"]).splitlines()
     for committee, size in SIZES.items():
         start = lines.index(f"members of {committee} ({size})")
-        rows = {line.split()[0]: line for line in lines[start + 1 : start + 1 + size]}
+        rows = {line.split()[0]: line for line in lines[start + 2 : start + 2 + size]}
         assert list(rows) == list(specifications(config_of(committee)))
         for name in rows.keys() & entries().keys():
             entry = entries()[name]
             size = (config_of(committee).get("member_defaults") or {}).get("input_size", entry.input_size)
             seen = f", sees {size}x{size}" if size != 224 else ""
-            shown = (entry.family, entry.library, entry.model, entry.weights)
-            assert " ".join(rows[name].split()[1:]) == f"{' '.join(shown)} ({entry.fidelity}{seen})"
+            shown = f"{entry.library} {entry.model} {entry.weights} ({entry.fidelity}{seen})"
+            own = "" if name.startswith("AutoDL") else f"paddle {name} (authors) | "
+            assert " ".join(rows[name].split()[1:]) == f"{entry.family} {own}{shown}"

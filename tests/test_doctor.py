@@ -22,6 +22,7 @@ from xconsensus.jobs import surroundings as here
 from xconsensus.jobs.launchers import EXTRAS
 from xconsensus.jobs.surroundings import MISSING, NOTE, OK, WRONG
 from xconsensus.members import at_hand
+from xconsensus.members.fetching import OFFLINE
 from xconsensus.members.member import members_of
 from xconsensus.stages import doctor
 
@@ -288,9 +289,9 @@ def test_launchers_that_are_not_installed_are_named_with_their_extra(monkeypatch
     assert here.launchers() == (OK, f"installed: {', '.join(EXTRAS)}")
 
 
-@pytest.mark.parametrize("flag", at_hand.OFFLINE)
+@pytest.mark.parametrize("flag", OFFLINE)
 def test_flags_that_forbid_downloads_are_named(monkeypatch: pytest.MonkeyPatch, flag: str) -> None:
-    for name in at_hand.OFFLINE:
+    for name in OFFLINE:
         monkeypatch.delenv(name, raising=False)
     assert doctor._downloads()[0] == OK
     monkeypatch.setenv(flag, "1")

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -70,10 +71,18 @@ class Counter:
         self.place = f", member {self.whole.member} of {self.whole.of}" if whole else ""
         self.done = 0
         title = f"{title}{self.place}"
-        self.bar = tqdm(total=total, desc=title, unit=unit, dynamic_ncols=True) if mode == "bar" else None
+        bar = partial(tqdm, total=total, desc=title, unit=unit, unit_scale=unit == "B", dynamic_ncols=True)
+        self.bar = bar() if mode == "bar" else None
+
+    def more(self, count: int) -> None:
+        """Count some more items as to be done."""
+        self.total += count
+        self.whole.total += count
+        if self.bar:
+            self.bar.total = self.total
 
     def skip(self, count: int) -> None:
-        """Count some items as done before, which took no time."""
+        """Count some items as done before, which took no time; less than none: as to be done again."""
         self.done += count
         self.whole.skip(count)
         if self.bar:
@@ -89,9 +98,14 @@ class Counter:
                 self.bar.set_postfix_str(f"all members: {duration(self.whole.left())} left", refresh=False)
         elif self.mode == "log" and time.monotonic() - self.whole.shown >= SECONDS_BETWEEN_LINES:
             self.whole.shown = time.monotonic()
-            item = self.unit.removesuffix("s")
             left = duration(self.whole.left())
-            log.info(f"{self.title}: {item} {self.done} of {self.total}{self.place}, {left} left")
+            log.info(f"{self.title}: {self.so_far()}{self.place}, {left} left")
+
+    def so_far(self) -> str:
+        """How much is done, in words; bytes (``unit`` B) as megabytes."""
+        if self.unit == "B":
+            return f"{self.done / 1e6:.0f} of {self.total / 1e6:.0f} MB"
+        return f"{self.unit.removesuffix('s')} {self.done} of {self.total}"
 
 
 @contextmanager

@@ -16,6 +16,7 @@ STAGES = {
     "plot": "draw the figures and write the tables",
     "run": "all five in order",
     "locate": "after vote: write boxes and masks of what the consensus points at",
+    "fetch": "download the weights that members start from, where they are not here, and run nothing",
     "status": "what is done, missing, running and failed; verify=true reads every file",
     "doctor": "what works on this machine, and whether data set and weights are there; --json for programs",
 }

@@ -1,6 +1,6 @@
 """What exists: the config groups' options, and the nearest names to a misspelt one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -68,15 +68,31 @@ def _members(folders: Sequence[Path]) -> str:
         except (InputError, TypeError, ValueError) as error:
             raise InputError(f"{path}: {error}") from error
         lines.append(f"members of {committee} ({len(found)})\n")
+        if any(own.get("library") == "paddle" for own in found.values()):
+            lines.append("  what the members are | what they are by committee.weights=libraries\n")
         for name, own in found.items():
             spec = {"family": name, "library": "", "model": "", **(config.get("member_defaults") or {}), **own}
-            weights = f" {spec['pretrained']}" if spec.get("pretrained") else ""
-            lines.append(f"  {name:<24} {spec['family']:<14} {spec['library']} {spec['model']}{weights}")
+            size = spec.get("input_size") or config.get("input_size")
             entry = catalogue.entries().get(name)
-            if entry and not entry.specification().items() <= own.items():
-                entry = None  # another model under its name
-            size = spec.get("input_size") or config.get("input_size") or (entry.input_size if entry else PAPERS_SIZE)
-            notes = [entry.fidelity] if entry else []
-            notes += [f"sees {size}x{size}"] * (size != PAPERS_SIZE)
-            lines.append(f" ({', '.join(notes)})\n" if notes else "\n")
+            weights = config.get("weights", catalogue.WEIGHTS[0])
+            if not entry or not entry.specification(weights).items() <= own.items():  # another model under its name
+                what = _what(spec, "", size or PAPERS_SIZE)
+            else:
+                kinds = dict.fromkeys([weights, "libraries"] if entry.has_authors(weights) else [weights])
+                what = " | ".join(
+                    _what(
+                        entry.specification(kind),
+                        entry.closeness(kind),
+                        size or (PAPERS_SIZE if entry.has_authors(kind) else entry.input_size),
+                    )
+                    for kind in kinds
+                )
+            lines.append(f"  {name:<24} {spec['family']:<14} {what}\n")
     return "".join(lines)
+
+
+def _what(spec: Mapping[str, Any], closeness: str, size: int) -> str:
+    """A member's model in words."""
+    tag = f" {spec['pretrained']}" if isinstance(spec.get("pretrained"), str) else ""
+    notes = [closeness] * bool(closeness) + [f"sees {size}x{size}"] * (size != PAPERS_SIZE)
+    return f"{spec['library']} {spec['model']}{tag}" + (f" ({', '.join(notes)})" if notes else "")

@@ -151,6 +151,11 @@ def committee_of(values: Mapping[str, Any], store: Store) -> list[Member]:
     return members
 
 
+def not_trained(values: Mapping[str, Any], members: Sequence[Member], store: Store) -> list[Member]:
+    """The members but those that are trained on the data set already: these need no other weights."""
+    return [m for m in members if not (values["committee"]["finetune"] and store.weights(m.name).is_file())]
+
+
 def _classes_of(members: Sequence[Member], committee: Mapping[str, Any], store: Store) -> int:
     """The number of classes that all members know, for photographs without class folders; InputError naming two members
     that know different ones, or where they are to be trained.

@@ -21,6 +21,7 @@ from xconsensus.experiment.experiment import Experiment
 from xconsensus.experiment.networks import network_for
 from xconsensus.jobs.memory import within_memory
 from xconsensus.jobs.worklog import Worklog
+from xconsensus.members import upstream
 from xconsensus.members.member import Member
 from xconsensus.members.network import Network
 from xconsensus.members.preprocessing import pixels_by, rule_of_predictions, view
@@ -29,6 +30,9 @@ from xconsensus.scores.accuracy import accuracy
 from xconsensus.store.provenance import check_settings
 from xconsensus.store.resume import is_made
 from xconsensus.store.tensors import read_whole, write_tensors
+
+_VALIDATION_IMAGES = 50_000  # of ImageNet
+_AS_PUBLISHED = 0.003  # how far the accuracy of the same weights may lie from the published one
 
 
 def predict_member(
@@ -59,8 +63,21 @@ def predict_member(
     notes = {"ids": ids, "contents": experiment.inputs.contents(split).of(ids), "accuracy": share, "right": right}
     write_tensors(path, {"probabilities": probabilities, "labels": labels}, settings, **notes)
     if split == "test":
-        what = "labels unknown" if np.isnan(share) else f"accuracy {share:.3f}"
+        what = "labels unknown" if np.isnan(share) else f"accuracy {share:.3f}{_published(member, share, len(records))}"
         log.info(f"{member.name}: {what}, {len(records)} test images")
+
+
+def _published(member: Member, share: float, images: int) -> str:
+    """A clause with the accuracy that is published of a member's weights as they are; marked where ``share`` is another
+    on the whole of ImageNet's validation images.
+    """
+    if not member.pretrained or (known := upstream.published_top1(member.library, member.model)) is None:
+        return ""
+    top1, size = known
+    if size != member.input_size:
+        return f" (published {top1:.3f} at {size} pixels)"
+    other = images >= _VALIDATION_IMAGES and abs(share - top1) > _AS_PUBLISHED
+    return f" (published {top1:.3f}{': NOT the same' if other else ''})"
 
 
 def is_predicted(experiment: Experiment, member: Member, split: str, records: Sequence[Record]) -> bool:

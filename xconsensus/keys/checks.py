@@ -160,7 +160,8 @@ def _fit(key: str, value: Any, kind: Any) -> tuple[bool, Any]:
     if kind is Any:
         return True, value
     if get_origin(kind) is Literal:
-        return value in get_args(kind) and isinstance(value, str), value
+        word = str(value) if isinstance(value, float) else value  # a release like 1.8 is a word that YAML reads as one
+        return word in get_args(kind) and isinstance(word, str), word
     if kind in (str, Folder):
         fits = isinstance(value, str | bool | int | float)
         word = _as_word(key, value) if fits else ""

@@ -181,6 +181,16 @@ class Committee:
     catalogue: list[str] | str | None = key(
         None, "models of the paper: imagenet81 | cub85 | [NAMES]; `xconsensus ls members` has all"
     )
+    weights: Literal["authors", "libraries"] = key(
+        "authors",
+        "of the catalogue's models: authors (PaddleClas's networks and files) | libraries (what timm and torchvision"
+        " have in their place)",
+    )
+    release: Literal["2.x", "1.8"] = key(
+        "2.x",
+        "of PaddleClas, where it computes otherwise than release 1.8: 2.x | 1.8. Three squeeze-and-excitation networks"
+        " of 1.8 scale their last layer's input by 0.5 or 0.8, and EfficientNetB0_Small pads on one side",
+    )
     substitutes: bool = key(True, "false: leave out what only stands for a model whose weights do not exist")
     draw: int | None = key(None, "how many of the catalogue's members, drawn at random; null: all", least=1)
     draw_seed: int = key(0, "of that draw")
@@ -191,8 +201,8 @@ class Committee:
     input_size: int | None = key(
         None,
         "pixels that every member sees, in place of its library's or the data set's; its short edge changes in"
-        " proportion. 224 is the paper's criterion; null: four of the catalogue's 81 see 160 or 256 pixels"
-        " (`xconsensus ls members` marks them)",
+        " proportion. 224 is the paper's criterion, and what the authors' weights see; of the libraries' 81 four see"
+        " 160 or 256 pixels (`xconsensus ls members` marks them)",
         least=1,
         most=LARGEST_SIDE,
     )

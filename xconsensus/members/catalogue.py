@@ -1,10 +1,11 @@
 """The paper's models under the paper's names, each mapped to a model and weights that exist.
 
-The map is data: ``published/members.csv``, one row a name. Its columns are those of `Entry`.
+The authors' own are in `paddle.table`. What timm and torchvision have in their place is ``published/members.csv``, one
+row a name; its columns are those of `Entry`.
 """
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -12,14 +13,16 @@ from typing import Any
 
 from xconsensus import published
 from xconsensus.errors import InputError, check_type, nearest
+from xconsensus.members.paddle import table
 
 # The committees of Table 2, and the data set whose half of the table lists them.
 COMMITTEES = {"imagenet81": "imagenet", "cub85": "cub200"}
+WEIGHTS = ("authors", "libraries")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One model of the paper and what stands for it.
+    """One model of the paper and what stands for it among the libraries' models.
 
     ``fidelity`` is exact (the same architecture, trained on the same data by a recipe of the same family),
     architecture (the same up to a detail that ``reason`` names, weights of another recipe) or substitute (the
@@ -39,9 +42,24 @@ class Entry:
     parameters: int
     accuracy: float
 
-    def specification(self) -> dict[str, Any]:
-        """The keys of `committee.Member`; preprocessing is not among them, it comes with the weights."""
-        return {"family": self.family, "library": self.library, "model": self.model, "pretrained": self.weights}
+    def has_authors(self, weights: str) -> bool:
+        """Whether the authors' own network is taken; ``weights`` is one of `WEIGHTS`."""
+        return weights == WEIGHTS[0] and self.name in table.entries()
+
+    def closeness(self, weights: str) -> str:
+        """How close what is taken is to the paper's model: authors, or the ``fidelity`` of what the libraries have."""
+        return WEIGHTS[0] if self.has_authors(weights) else self.fidelity
+
+    def specification(self, weights: str = WEIGHTS[0], release: str = table.RELEASES[0]) -> dict[str, Any]:
+        """The keys of `committee.Member`; preprocessing is not among them, it comes with the weights.
+
+        ``release`` is one of `table.RELEASES`; it stands there only where it makes a difference.
+        """
+        if not self.has_authors(weights):
+            return {"family": self.family, "library": self.library, "model": self.model, "pretrained": self.weights}
+        differs = release != table.RELEASES[0] and table.entries()[self.name].release_1_8
+        kwargs = {"kwargs": {"release": release}} if differs else {}
+        return {"family": self.family, "library": "paddle", "model": self.name, "pretrained": True} | kwargs
 
 
 @cache
@@ -64,23 +82,32 @@ def names(committee: str) -> list[str]:
 def specifications(committee: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The members of a committee's config, name -> keys of `committee.Member`.
 
-    First those of ``catalogue`` (one of `COMMITTEES`, or a list of names): without substitutes where ``substitutes``
-    is false, and of these ``draw`` many, chosen by ``draw_seed`` and the names alone, so alike on every machine. Then
-    ``members``; one that has a name of the catalogue changes keys of that one. Last
-    ``random_members`` of random weights.
+    First those of ``catalogue`` (one of `COMMITTEES`, or a list of names), with the authors' ``weights`` or the
+    libraries', and where the releases of the authors' networks differ, that of ``release``: without substitutes where
+    ``substitutes`` is false, and of these ``draw`` many, chosen by ``draw_seed`` and the names alone, so alike on every
+    machine. Then ``members``; one that has a name of the catalogue changes keys of that one. Last ``random_members`` of
+    random weights.
 
     Raises InputError for a name that is not in the table, with the nearest, and for a draw of more than there are.
     """
     chosen = _chosen(committee.get("catalogue") or [])
     check_type("committee.substitutes", substitutes := committee.get("substitutes", True), True)
+    weights, release = committee.get("weights", WEIGHTS[0]), str(committee.get("release", table.RELEASES[0]))
+    _check("committee.weights", weights, WEIGHTS)
+    _check("committee.release", release, table.RELEASES)
     if not substitutes:
-        chosen = [name for name in chosen if entries()[name].fidelity != "substitute"]
+        chosen = [name for name in chosen if entries()[name].closeness(weights) != "substitute"]
     if (draw := committee.get("draw")) is not None:
         chosen = _drawn(chosen, draw, committee.get("draw_seed", 0))
-    found = {name: entries()[name].specification() for name in chosen}
+    found = {name: entries()[name].specification(weights, release) for name in chosen}
     for name, own in (committee.get("members") or {}).items():
         found[name] = {**found.get(name, {}), **(own or {})}
     return found | _random_members(found, committee.get("random_members", 0))
+
+
+def _check(key: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise InputError(f"{key}={value} is none of {', '.join(known)}")
 
 
 def _random_members(found: Mapping[str, Mapping[str, Any]], count: int) -> dict[str, dict[str, Any]]:

@@ -102,7 +102,10 @@ def of_the_architecture(name: str, library: str, model: str) -> dict[str, Any]:
 def _of_paddle(name: str, model: str, tag: str | bool = True) -> dict[str, Any]:
     table.entry(model, name)
     if tag is not True:
-        raise InputError(f"member {name}: PaddleClas has one set of weights of {model}: pretrained: true")
+        raise InputError(
+            f"member {name}: pretrained={tag} is of timm or torchvision: committee.weights=libraries takes these;"
+            " PaddleClas has one set of weights: pretrained: true"
+        )
     return {**table.PREPROCESSING, "kwargs": {}}
 
 
@@ -136,6 +139,12 @@ def classes_of(name: str, library: str, model: str, tag: str | bool) -> int:
     if library == "timm":
         return int(_timm_cfg(name, model, tag).num_classes)
     return len(torchvision_weights(name, model, tag).meta["categories"])
+
+
+def published_top1(library: str, model: str) -> tuple[float, int] | None:
+    """The accuracy on ImageNet that is published of PaddleClas's weights, in 0..1, and at how many pixels."""
+    entry = table.entries().get(model) if library == "paddle" else None
+    return (entry.top1, entry.size) if entry else None
 
 
 def how_to_get(name: str, library: str, model: str, tag: str | bool) -> str:

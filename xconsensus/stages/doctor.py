@@ -68,15 +68,20 @@ def _arithmetic(name: str) -> tuple[str, ...]:
 
 def _downloads() -> tuple[str, ...]:
     """Where weights that are downloaded are kept, and whether anything may be."""
-    from xconsensus.members.at_hand import caches, offline
+    from xconsensus.members.at_hand import caches
+    from xconsensus.members.fetching import cache_dir, offline
 
-    folders = caches()
+    folders = caches() | {"the authors' files": cache_dir()}
     found = "kept in " + " and ".join(f"{folder} ({name})" for name, folder in folders.items())
     if flags := offline():
         return NOTE, f"{found}; {' and '.join(flags)} forbid them", f"unset {' '.join(flags)}, or see weights below"
     shut = [str(folder) for folder in folders.values() if not os.access(here.existing(folder), os.W_OK)]
     if shut:
-        return NOTE, f"{' and '.join(shut)} cannot be written", "set HF_HOME and TORCH_HOME to folders of yours"
+        return (
+            NOTE,
+            f"{' and '.join(shut)} cannot be written",
+            "set HF_HOME, TORCH_HOME and XCONSENSUS_CACHE to folders of yours",
+        )
     return OK, found
 
 
@@ -146,17 +151,18 @@ def _masks(values: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _weights(values: Mapping[str, Any]) -> tuple[str, ...]:
     """Whether the weights that members start from are here; trained ones need no others."""
-    from xconsensus.experiment.experiment import committee_of
-    from xconsensus.members.at_hand import lacking, offline
+    from xconsensus.experiment.experiment import committee_of, not_trained
+    from xconsensus.members.at_hand import fetchable, lacking
+    from xconsensus.members.fetching import offline
     from xconsensus.store.folders import Store
 
     store = Store(Path(values["output_dir"]), values["dataset"]["name"])
     members = committee_of(values, store)
-    trained = [m for m in members if values["committee"]["finetune"] and store.weights(m.name).is_file()]
-    absent = {m.name: advice for m in members if m not in trained and (advice := lacking(m))}
+    absent = [(member, advice) for member in not_trained(values, members, store) if (advice := lacking(member))]
     if not absent:
         return OK, f"of {len(members)} members"
-    names = ", ".join([*absent][:_NAMED]) + f" and {len(absent) - _NAMED} more" * (len(absent) > _NAMED)
-    first = next(iter(absent.values()))
-    way = first if offline() or "cannot provide" not in first else f"they are downloaded when first used, or {first}"
+    names = ", ".join(member.name for member, _ in absent[:_NAMED])
+    names += f" and {len(absent) - _NAMED} more" * (len(absent) > _NAMED)
+    first, advice = absent[0]
+    way = f"xconsensus fetch downloads them, or {advice}" if fetchable(first) and not offline() else advice
     return MISSING, f"{len(absent)} of {len(members)} members' are not here: {names}", way
