@@ -1,11 +1,11 @@
-"""docs/authors.md: what the last `make test-authors` found of every network of the authors.
+"""docs/authors.md: what tests/test_authors.py found of every network of the authors; `make authors-table` runs both.
 
-Usage: python scripts/authors_table.py   (reads build/authors.xml)
+Usage: python scripts/authors_table.py   (reads build/authors.csv: name, tensors, difference)
 """
 
+import csv
 import sys
 from pathlib import Path
-from xml.etree import ElementTree
 
 from xconsensus.members.paddle import table
 
@@ -23,8 +23,8 @@ rounding up to 3e-4, as much as a small fault would. A factor is that by which P
 inference, where it has dropout; `xconsensus` scales the layer's weight instead, here in float64. The factors and batch
 normalisation's epsilon are rounded to float32, as Paddle holds them.
 
-`make test-authors` compares anew, in an environment of its own with PaddlePaddle (0.9 GB), and
-`.venv/bin/python scripts/authors_table.py` writes this page. It shows nothing of the public files, which could not be
+`make test-authors` compares anew, in an environment of its own with PaddlePaddle (0.9 GB); `make authors-table` does so
+for what `build/authors.csv` lacks, and writes this page. It shows nothing of the public files, which could not be
 fetched here: `make test-authors-files` compares two of them with the models they were converted from.
 
 | network | function of `xconsensus/members/paddle/networks.py` | factors | tensors | difference |
@@ -36,19 +36,16 @@ def main() -> None:
     """Write the page; SystemExit where a network was not compared."""
     if len(sys.argv) > 1:
         sys.exit(__doc__)
-    tests = ElementTree.parse(ROOT / "build/authors.xml").iter("testcase")
-    found = [{each.get("name"): str(each.get("value")) for each in test.iter("property")} for test in tests]
-    measured = {properties["network"]: properties for properties in found if "network" in properties}
-    if missing := table.entries().keys() - measured.keys():
-        sys.exit(f"not compared: {', '.join(sorted(missing))}: make test-authors")
+    with (ROOT / "build/authors.csv").open() as file:
+        measured = {name: (tensors, difference) for name, tensors, difference in csv.reader(file)}
+    entries = {name: entry for name, entry in table.entries().items() if entry.url.endswith(".pdparams")}
+    if missing := entries.keys() - measured.keys():
+        sys.exit(f"not compared: {', '.join(sorted(missing))}: make authors-table")
     lines = []
-    for name, entry in sorted(table.entries().items()):
+    for name, entry in sorted(entries.items()):
         arguments = ", ".join(f"{key}={value}" for key, value in entry.arguments.items())
         factors = ", ".join(f"{key} {value}" for key, value in entry.factors.items())
-        one = measured[name]
-        lines.append(
-            f"| {name} | {entry.network}({arguments}) | {factors} | {one['tensors']} | {float(one['difference']):.0e} |"
-        )
+        lines.append(f"| {name} | {entry.network}({arguments}) | {factors} | {' | '.join(measured[name])} |")
     page = TEXT.format(count=len(lines)) + "\n".join(lines) + "\n"
     (ROOT / "docs/authors.md").write_text(page)
 
