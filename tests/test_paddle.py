@@ -237,7 +237,7 @@ OWN_NAMES = ("c.weight", "n.weight", "n.bias", "n._mean", "n._variance", "q.weig
 def test_linear_weights_are_turned_also_where_square() -> None:
     model = Own()
     arrays = drawn(model, OWN_NAMES)
-    found = as_torch_has_them(model.state_dict(), dict(arrays), "file")
+    found = as_torch_has_them(model.state_dict(), arrays, "file")
     np.testing.assert_array_equal(found["square.weight"].numpy(), arrays["q.weight"].T)
     np.testing.assert_array_equal(found["fc.weight"].numpy(), arrays["f.weight"].T)
     np.testing.assert_array_equal(found["bn.running_var"].numpy(), arrays["n._variance"])

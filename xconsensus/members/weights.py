@@ -159,6 +159,12 @@ def fill_from(model: nn.Module, member: Member, content: dict[str, Any], num_cla
     file = str(member.weights or member.pretrained_file)
     tensors = _placed(model, member, content, num_classes)
     fill(model, member, tensors, file, _head(member, num_classes, new_head))
+    if member.library == "paddle" and is_paddles(Path(file)):
+        release = member.kwargs.get("release", table.RELEASES[0])
+        for key, factor in table.entry(member.model, member.name).factors_of(release).items():
+            weight = model.get_parameter(key)
+            if weight.shape == tensors[key].shape:  # else a new head
+                weight.data.mul_(factor)  # in place: these are the largest
 
 
 def _placed(model: nn.Module, member: Member, content: dict[str, Any], num_classes: int) -> Mapping[str, Tensor]:
@@ -171,7 +177,7 @@ def _placed(model: nn.Module, member: Member, content: dict[str, Any], num_class
     if member.library == "paddle":
         entry = table.entry(member.model, member.name)
         content = of_the_network(entry.name, content, source) if entry.url.endswith(".pdparams") else content
-        how |= {"network": entry.network, "factors": entry.factors_of(member.kwargs.get("release", table.RELEASES[0]))}
+        how["network"] = entry.network
     return as_torch_has_them(model.state_dict(), content, source, **how)
 
 
