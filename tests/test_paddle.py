@@ -25,6 +25,7 @@ from xconsensus.errors import InputError
 from xconsensus.members.checkpoints import is_paddles, read_arrays
 from xconsensus.members.member import Member, members_of
 from xconsensus.members.network import network_of
+from xconsensus.members.own_classes import own_classes
 from xconsensus.members.paddle import files, table
 from xconsensus.members.paddle.acnet import tensor_of
 from xconsensus.members.paddle.networks import NETWORKS
@@ -282,6 +283,14 @@ def test_a_users_own_network_takes_his_file(protocol: int, photographs: Project)
     assert outcome.code == 2
     assert "mine" in outcome.errors[0]
     assert "knows 5 classes" in outcome.errors[0]
+
+
+def test_a_file_tells_its_classes_where_the_data_set_does_not(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(f"import torch\nfrom torch import nn\n\n\n{source_of(Own)}")
+    written(tmp_path / "own.pdparams", drawn(Own(9), OWN_NAMES))
+    own = {"library": "module", "model": f"{tmp_path}/own.py:Own", "weights": "own.pdparams"}
+    (mine,) = members_of({"mine": own}, defaults={}, size=32, resize=32, weights_dir=str(tmp_path))
+    assert own_classes(mine) == 9
 
 
 def source_of(kind: type) -> str:

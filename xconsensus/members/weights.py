@@ -103,7 +103,7 @@ def _torchvision_model(member: Member, new_head: bool, num_classes: int, **kwarg
         tag = upstream.torchvision_weights(member.name, member.model, member.pretrained)
         if member.pretrained_file:
             source = member.pretrained_file
-            tensors = _placed(model, member, content_of(member), num_classes)
+            tensors = placed(model, member, content_of(member), num_classes)
         else:
             tensors, source = tag.get_state_dict(progress=False, check_hash=True), str(tag)
         if not kwargs.get("aux_logits", True):
@@ -136,7 +136,8 @@ def content_of(member: Member) -> dict[str, Any]:
 
     It is read before the network is built: while it is, it may take twice its size. Raises InputError naming both.
     """
-    file = Path(member.weights or member.pretrained_file or "")
+    file = member.weights_file()
+    assert file, member
     if not is_paddles(file):
         return read_weights(file, member.name, member.weights_key)
     if member.weights_key:
@@ -157,7 +158,7 @@ def fill_from(model: nn.Module, member: Member, content: dict[str, Any], num_cla
     Raises InputError naming the member, the file and what does not fit.
     """
     file = str(member.weights or member.pretrained_file)
-    tensors = _placed(model, member, content, num_classes)
+    tensors = placed(model, member, content, num_classes)
     fill(model, member, tensors, file, _head(member, num_classes, new_head))
     if member.library == "paddle" and is_paddles(Path(file)):
         release = member.kwargs.get("release", table.RELEASES[0])
@@ -167,7 +168,7 @@ def fill_from(model: nn.Module, member: Member, content: dict[str, Any], num_cla
                 weight.data.mul_(factor)  # in place: these are the largest
 
 
-def _placed(model: nn.Module, member: Member, content: dict[str, Any], num_classes: int) -> Mapping[str, Tensor]:
+def placed(model: nn.Module, member: Member, content: dict[str, Any], num_classes: int) -> Mapping[str, Tensor]:
     """The tensors of a file; of one that Paddle wrote, under the names and in the layout that the model has."""
     file = Path(member.weights or member.pretrained_file or "")
     if not is_paddles(file):
