@@ -11,6 +11,7 @@ import struct
 import sys
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from xconsensus.errors import InputError
+from xconsensus.experiment import predicted
 from xconsensus.members.checkpoints import is_paddles, read_arrays
 from xconsensus.members.member import Member, members_of
 from xconsensus.members.network import network_of
@@ -552,6 +554,22 @@ def test_results_of_the_libraries_weights_name_the_key_that_takes_them(photograp
     outcome = photographs.run("finetune", f"+committee.members.ResNet18={with_authors}", "committee.only=[ResNet18]")
     assert outcome.code == 2
     assert "committee.weights=libraries" in outcome.errors[0]
+
+
+@pytest.mark.parametrize(
+    ("model", "share", "images", "said"),
+    [
+        ("ResNet50", 0.7, 49_999, " (published 0.765, Table 2 0.763)"),
+        ("ResNet50", 0.7649, 50_000, " (published 0.765, Table 2 0.763)"),
+        ("ResNet50", 0.7615, 50_000, " (published 0.765, Table 2 0.763: NOT as published)"),
+        ("InceptionV4", 0.7, 50_000, " (published 0.808 at 299 pixels)"),
+    ],
+)
+def test_accuracies_stand_beside_the_published_ones(model: str, share: float, images: int, said: str) -> None:
+    """Those of PaddleClas's documents and of the paper's Table 2."""
+    network = replace(member(model, Path("file")), weights=None, pretrained=True)
+    assert predicted._published(network, share, images) == said
+    assert predicted._published(replace(network, pretrained=False), share, images) == ""
 
 
 def test_a_dry_run_counts_what_is_to_be_downloaded(
