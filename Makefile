@@ -23,8 +23,8 @@ NAME = $(if $(filter fig1 fig2 fig3 fig4 fig5 fig6 fig7 fig8,$@),$(subst fig,fig
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-slurm reproduce paper published smoke test test-authors authors-table test-authors-files \
-        test-cluster test-faults test-lowest audit lint format build clean fig1 fig2 fig3 fig4 fig5 fig6 fig7 fig8 fig9 fig10 fig11 fig12 \
-        fig13 fig14 fig15 table1 table2 sec51 sec452
+        test-cluster test-faults test-lowest audit lint format build clean fig1 fig2 fig3 fig4 fig5 fig6 fig7 fig8 \
+        fig9 fig10 fig11 fig12 fig13 fig14 fig15 table1 table2 sec51 sec452
 .DELETE_ON_ERROR:
 
 help: ## list the targets
