@@ -29,20 +29,20 @@ fetched here: `make test-authors-files` compares two of them with the models the
 
 ## What the table does not show
 
-- **Releases.** PaddleClas 2.x, from which these are, and release 1.8 of PaddlePaddle/models, which the paper cites, compute
-  differently in four networks. 1.8 has dropout in front of the last layer of SE_ResNeXt50_32x4d, SE_ResNeXt101_32x4d
-  (0.5) and SENet154_vd (0.2), so its inference multiplies what comes in by 0.5 or 0.8: probabilities are flatter, ranks
-  stay but for the bias. 1.8's EfficientNetB0_Small pads on one side unless a flag says otherwise, which costs accuracy
-  (the paper has 0.708, PaddleClas publishes 0.758). Which of them the authors ran is not said. `committee.release=1.8`
-  takes all four as 1.8 has them; 2.x is the default.
-- **ResNet50_ACNet** exists in 1.8 alone, as a tar. Its three branches are folded into a ResNet-50. A test folds a network of
-  random weights; names and layout are read from the source, and no real tar has been seen.
-- **AutoDL_4M and AutoDL_6M** exist in 1.8 alone. Their tars name most tensors by a counter, and which is which cannot be told
-  without one, so timm's networks of like kind stand for them.
-- **Input size.** The paper gives 224x224 to all. EfficientNetB1 to B5, Inception v4, Xception and DarkNet53 were trained and
-  published at others. EfficientNets pad here as PaddleClas does at 224.
-- **Preprocessing** is PaddleClas's: short edge 256 by OpenCV's bilinear filter, which does not smooth, then the centre
-  224x224. torch's filter, rounded, is within one grey level.
+- **Releases.** PaddleClas 2.x, from which these are, and release 1.8 of PaddlePaddle/models, which the paper cites,
+  compute differently in four networks. 1.8 has dropout in front of the last layer of SE_ResNeXt50_32x4d,
+  SE_ResNeXt101_32x4d (0.5) and SENet154_vd (0.2), so its inference multiplies what comes in by 0.5 or 0.8:
+  probabilities are flatter, ranks stay but for the bias. 1.8's EfficientNetB0_Small pads on one side unless a flag
+  says otherwise, which costs accuracy (the paper has 0.708, PaddleClas publishes 0.758). Which of them the authors
+  ran is not said. `committee.release=1.8` takes all four as 1.8 has them; 2.x is the default.
+- **ResNet50_ACNet** exists in 1.8 alone, as a tar. Its three branches are folded into a ResNet-50. A test folds a
+  network of random weights; names and layout are read from the source, and no real tar has been seen.
+- **AutoDL_4M and AutoDL_6M** exist in 1.8 alone. Their tars name most tensors by a counter, and which is which cannot
+  be told without one, so timm's networks of like kind stand for them.
+- **Input size.** The paper gives 224x224 to all. EfficientNetB1 to B5, Inception v4, Xception and DarkNet53 were
+  trained and published at others. EfficientNets pad here as PaddleClas does at 224.
+- **Preprocessing** is PaddleClas's: short edge 256 by OpenCV's bilinear filter, which does not smooth, then the
+  centre 224x224. torch's filter, rounded, is within one grey level.
 
 ## The comparison
 
