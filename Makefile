@@ -22,9 +22,9 @@ SEVERAL_shapes := shapes_several
 NAME = $(if $(filter fig1 fig2 fig3 fig4 fig5 fig6 fig7 fig8,$@),$(subst fig,fig0,$@),$@)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-slurm reproduce paper published smoke test test-cluster test-faults test-lowest audit lint format \
-        build clean fig1 fig2 fig3 fig4 fig5 fig6 fig7 fig8 fig9 fig10 fig11 fig12 fig13 fig14 fig15 table1 table2 sec51 \
-        sec452
+.PHONY: help install install-slurm reproduce paper published smoke test test-authors authors-table test-authors-files \
+        test-cluster test-faults test-lowest audit lint format build clean fig1 fig2 fig3 fig4 fig5 fig6 fig7 fig8 \
+        fig9 fig10 fig11 fig12 fig13 fig14 fig15 table1 table2 sec51 sec452
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -58,6 +58,12 @@ help: ## list the targets
 
 .venv/.audited: .venv/.installed
 	$(INSTALL) --editable '.[audit]'
+	@touch $@
+
+# PaddleClas's own networks, with which the authors' are compared
+.venv-authors/.installed: scripts/paddle_reference.txt
+	@$(PYTHON) -m venv .venv-authors
+	@.venv-authors/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement $< $(PIP_FLAGS)
 	@touch $@
 
 install: .venv/.installed ## make .venv with the pinned dependencies
@@ -97,6 +103,17 @@ install-slurm: ## SLURM by apt-get, unless it is there
 test-cluster: .venv/.clustered install-slurm ## explain on SLURM and Ray, two nodes of each started here
 	@XCONSENSUS_CLUSTER=1 $(BIN)/python -m pytest tests/test_cluster.py tests/test_slurm.py $(ARGS)
 
+test-authors: .venv/.tested .venv-authors/.installed ## the authors' 91 networks against PaddleClas itself, in .venv-authors (0.9 GB)
+	@XCONSENSUS_PADDLE=.venv-authors/bin/python $(BIN)/python -m pytest --dist load tests/test_authors.py $(ARGS)
+
+authors-table: .venv/.tested .venv-authors/.installed ## docs/authors.md, after comparing what build/authors.csv lacks
+	@mkdir -p build
+	@XCONSENSUS_AUTHORS_ROWS=build/authors.csv $(MAKE) --no-print-directory test-authors
+	@$(BIN)/python scripts/authors_table.py
+
+test-authors-files: .venv/.tested ## two files of the authors against the models they were converted from (downloads 1 GB)
+	@XCONSENSUS_AUTHORS_FILES=1 $(BIN)/python -m pytest tests/test_authors.py -k converted $(ARGS)
+
 test-faults: .venv/.tested ## kill -9 at 32 moments of finetune, explain, vote and score, in two minutes
 	@KILLS=8 $(BIN)/python -m pytest tests/test_faults.py -k killed $(ARGS)
 
@@ -124,4 +141,4 @@ build: .venv/.tested ## the wheel, in dist/
 	@$(BIN)/python -m build --wheel .
 
 clean: ## remove .venv and build products, not outputs/
-	rm -rf .venv .venv-lowest build dist *.egg-info
+	rm -rf .venv .venv-authors .venv-lowest build dist *.egg-info

@@ -14,11 +14,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
-from types import ModuleType, SimpleNamespace
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request
@@ -31,6 +30,7 @@ from xconsensus.experiment.experiment import committee_of
 from xconsensus.members import at_hand, fetching, transfer
 from xconsensus.members.fetching import cache_dir, check, fetch, fetch_all
 from xconsensus.members.member import Member, file_digest
+from xconsensus.members.paddle import table
 from xconsensus.members.transfer import Download
 
 BODY = bytes(range(128, 256)) * 4096  # 512 KiB, of several chunks
@@ -751,13 +751,10 @@ def test_ctrl_c_stops_at_once_and_keeps_the_part(server: Server, path: Path) -> 
 @pytest.fixture
 def authors(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Members of the library paddle: networks known to a table of two, at the server; the folder of their files."""
-    table = ModuleType("xconsensus.members.paddle.table")
     urls = {"One": server.url("One_pretrained.pdparams"), "Two": server.url("Two_pretrained.pdparams?v=1")}
-    vars(table)["entry"] = lambda model: SimpleNamespace(url=urls[model], numbers=len(BODY) // 4)
-    package = ModuleType("xconsensus.members.paddle")
-    vars(package)["table"] = table
-    monkeypatch.setitem(sys.modules, package.__name__, package)
-    monkeypatch.setitem(sys.modules, table.__name__, table)
+    like = table.entries()["AlexNet"]
+    two = {name: replace(like, name=name, url=url, numbers=len(BODY) // 4) for name, url in urls.items()}
+    monkeypatch.setattr(table, "entries", lambda: two)
     monkeypatch.setenv("XCONSENSUS_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache/authors"
 
@@ -860,10 +857,10 @@ def test_fetch_needs_no_data(words: list[str], tmp_path: Path) -> None:
 def test_the_libraries_weights_are_fetched_into_their_caches(
     server: Server, photographs: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from xconsensus.members import timm_torchvision
+    from xconsensus.members import upstream
 
     name = f"net-{SHA256[:8]}.pth"
-    monkeypatch.setattr(timm_torchvision, "source_of", lambda *_: ("", server.url(name), ""))
+    monkeypatch.setattr(upstream, "source_of", lambda *_: ("", server.url(name), ""))
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path / "torch"))
     spec = "+committee.members.small={library: torchvision, model: resnet18, pretrained: IMAGENET1K_V1}"
     only = "committee.only=[small]"

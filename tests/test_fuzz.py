@@ -1,6 +1,7 @@
 """2,000 mutated files go through every reader: each gives a valid result or one line that names the file."""
 
 import json
+import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from xconsensus.datasets.coco import COCO
 from xconsensus.datasets.cub200 import CUB200
 from xconsensus.datasets.images import read_mask, read_rgb
 from xconsensus.errors import InputError
-from xconsensus.members.checkpoints import read_weights
+from xconsensus.members.checkpoints import is_paddles, read_arrays, read_weights
 from xconsensus.store.files import read_csv, read_settings, write_csv
 from xconsensus.store.shards import Shards
 from xconsensus.store.tensors import read_header, read_tensors, verify
@@ -170,6 +171,19 @@ def test_weights(tmp_path: Path) -> None:
             assert all(isinstance(tensor, torch.Tensor) for tensor in read_weights(path, "first").values())
 
         fuzz(path, any_of(content), 150, check)
+
+
+def test_paddles_weights(tmp_path: Path) -> None:
+    arrays = {"weight": np.arange(64.0, dtype=np.float32).reshape(4, 16), "bias": np.ones(4, np.float32)}
+    content = {**arrays, "StructuredToParameterName@@": {"weight": "w_0", "bias": "b_0"}}
+    path = tmp_path / "mutated.pdparams"
+
+    def check() -> None:
+        found = read_arrays(path, "first") if is_paddles(path) else read_weights(path, "first")
+        assert all(isinstance(name, str) for name in found)
+
+    both = [pickle.dumps(content, protocol=protocol) for protocol in (2, 4)]
+    fuzz(path, any_of(*both), 300, check)
 
 
 def forged(content: bytes) -> bytes:

@@ -56,14 +56,15 @@ def test_lowest_versions_are_the_bounds_of_the_package_and_of_its_tests() -> Non
         assert f">={version}" in str(each.specifier)
 
 
-def test_lowest_versions_are_tried_weekly_and_never_by_a_change() -> None:
-    workflow = (ROOT / ".github/workflows/lowest.yml").read_text()
-    assert "make test-lowest" in workflow
+@pytest.mark.parametrize("target", ["test-lowest", "test-authors"])
+def test_what_takes_long_is_tried_weekly_and_never_by_a_change(target: str) -> None:
+    workflow = (ROOT / f".github/workflows/{target.removeprefix('test-')}.yml").read_text()
+    assert f"make {target}" in workflow
     assert "schedule:" in workflow
     assert "push" not in workflow
     assert "pull_request" not in workflow
     for path in (".ci/run", ".github/workflows/ci.yml"):
-        assert "test-lowest" not in (ROOT / path).read_text()
+        assert target not in (ROOT / path).read_text()
 
 
 def test_wheel_brings_every_module(installed: Path) -> None:

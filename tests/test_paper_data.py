@@ -248,14 +248,16 @@ def test_what_training_has_and_the_paper_does_not_is_marked() -> None:
 # --- input size ---
 
 
-def imagenet81(input_size: int | None, **own: Any) -> list[Member]:
-    given = specifications({"catalogue": "imagenet81", "members": own})
+def imagenet81(input_size: int | None, weights: str = "authors", **own: Any) -> list[Member]:
+    given = specifications({"catalogue": "imagenet81", "weights": weights, "members": own})
     return members_of(given, defaults={}, size=224, resize=256, known=[*given], input_size=input_size)
 
 
 def test_members_that_see_other_sizes_than_the_paper_s_are_marked() -> None:
     others = {"ResNet200_vd": 256, "MobileNetV1_x0_25": 160, "ShuffleNetV2_x0_25": 160, "ShuffleNetV2_x0_33": 160}
-    assert {member.name: member.input_size for member in imagenet81(None) if member.input_size != 224} == others
+    of_libraries = imagenet81(None, weights="libraries")
+    assert {member.name: member.input_size for member in of_libraries if member.input_size != 224} == others
+    assert {member.input_size for member in imagenet81(None)} == {224}
     lines = listing(["members"]).split("members of imagenet81")[1].split("members of ")[0].splitlines()[1:]
     marked = {line.split()[0]: line for line in lines if "sees" in line}
     assert {name: int(line.rsplit("x", 1)[1].rstrip(")")) for name, line in marked.items()} == others
@@ -263,8 +265,8 @@ def test_members_that_see_other_sizes_than_the_paper_s_are_marked() -> None:
 
 
 def test_an_input_size_of_the_committee_is_everybody_s_and_keeps_the_share_that_is_cut() -> None:
-    before = {member.name: member for member in imagenet81(None)}
-    for member in imagenet81(224):
+    before = {member.name: member for member in imagenet81(None, weights="libraries")}
+    for member in imagenet81(224, weights="libraries"):
         own = before[member.name]
         assert member.input_size == 224
         assert member.resize / 224 == pytest.approx(own.resize / own.input_size, abs=0.5 / 224)

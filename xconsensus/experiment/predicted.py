@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from xxhash import xxh3_64_hexdigest
 
+from xconsensus import published
 from xconsensus.datasets import Record
 from xconsensus.errors import InputError
 from xconsensus.experiment.artefacts import (
@@ -68,16 +69,17 @@ def predict_member(
 
 
 def _published(member: Member, share: float, images: int) -> str:
-    """A clause with the accuracy that is published of a member's weights as they are; marked where ``share`` is another
-    on the whole of ImageNet's validation images.
+    """A clause with the accuracies that PaddleClas and Table 2, of an unknown sample, have for a member's weights as
+    they are; marked where ``share`` is not PaddleClas's though it is of all of ImageNet's validation images.
     """
     if not member.pretrained or (known := upstream.published_top1(member.library, member.model)) is None:
         return ""
     top1, size = known
-    if size != member.input_size:
-        return f" (published {top1:.3f} at {size} pixels)"
-    other = images >= _VALIDATION_IMAGES and abs(share - top1) > _AS_PUBLISHED
-    return f" (published {top1:.3f}{': NOT the same' if other else ''})"
+    table2 = published.table2("imagenet").set_index("model")["accuracy"].get(member.model, np.nan)
+    words = f"published {top1:.3f}" + f" at {size} pixels" * (size != member.input_size)
+    words += "" if np.isnan(table2) else f", Table 2 {table2:.3f}"
+    as_published = size != member.input_size or images < _VALIDATION_IMAGES or abs(share - top1) <= _AS_PUBLISHED
+    return f" ({words}{'' if as_published else ': NOT as published'})"
 
 
 def is_predicted(experiment: Experiment, member: Member, split: str, records: Sequence[Record]) -> bool:

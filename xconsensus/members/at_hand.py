@@ -3,14 +3,17 @@
 import os
 import re
 import socket
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from threading import Thread
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from xconsensus.errors import InputError
 from xconsensus.members import upstream
+from xconsensus.members.catalogue import entries
 from xconsensus.members.fetching import cache_dir, fetch, offline
 from xconsensus.members.member import Member
 from xconsensus.members.paddle import table
@@ -167,3 +170,27 @@ def _of_hub(hub: str) -> tuple[str, str | None]:
 def _names(file: str) -> list[str]:
     """The files of a repository that timm takes weights from, in its order."""
     return [*dict.fromkeys(["model.safetensors", file or "pytorch_model.bin", "pytorch_model.bin"])]
+
+
+def cost_of(members: Sequence[Member]) -> str:
+    """How many files and bytes the members' downloads are, as far as that is known before."""
+    sizes = {same_file(member): _size(member) for member in members}
+    unknown = sum(not size for size in sizes.values())
+    also = f", besides {unknown} of unknown size" * bool(unknown)
+    return f"{len(sizes)} files, about {sum(sizes.values()) / 1e9:.2f} GB{also}"
+
+
+def _size(member: Member) -> int:
+    """Bytes of the member's download, as far as that is known before: 4 a parameter; else 0."""
+    if own := download(member):
+        return own.least
+    if member.library == "torchvision":
+        weights = upstream.torchvision_weights(member.name, member.model, member.pretrained)
+        return 4 * int(weights.meta["num_params"])
+    known = {(entry.library, entry.model): entry.parameters for entry in entries().values()}
+    return 4 * known.get((member.library, member.model), 0)
+
+
+def same_file(member: Member) -> tuple[Any, ...]:
+    """What members of the same file share."""
+    return member.library, member.model, member.pretrained

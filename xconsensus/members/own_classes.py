@@ -1,17 +1,16 @@
 """How many classes members tell apart by themselves, where the data set does not say."""
 
 import inspect
-from pathlib import Path
 
 import torch
 
 from xconsensus import own_code
 from xconsensus.errors import InputError
 from xconsensus.members import upstream
-from xconsensus.members.checkpoints import as_named_by, read_weights
+from xconsensus.members.checkpoints import as_named_by
 from xconsensus.members.member import Member
 from xconsensus.members.network import logits_of
-from xconsensus.members.weights import architecture, build
+from xconsensus.members.weights import architecture, build, content_of, placed
 
 
 def own_classes(member: Member) -> int:
@@ -38,10 +37,11 @@ def own_classes(member: Member) -> int:
 
 def _in_file(member: Member) -> int | None:
     """The classes that the head in the member's file of weights has, None where it has no head."""
-    if not (file := member.weights_file()):
+    if not member.weights_file():
         return None
-    one, other = (architecture(member, classes).state_dict() for classes in (10, 11))
-    given = as_named_by(one, read_weights(Path(file), member.name, member.weights_key))
+    ten_classes, eleven_classes = (architecture(member, classes) for classes in (10, 11))
+    one, other = ten_classes.state_dict(), eleven_classes.state_dict()
+    given = as_named_by(one, placed(ten_classes, member, content_of(member), 10))
     for key in one:
         for ten, eleven, found in zip(one[key].shape, other[key].shape, given.get(key, one[key]).shape, strict=False):
             if key in given and ten != eleven:  # an axis that follows the number of classes

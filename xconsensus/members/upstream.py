@@ -150,9 +150,6 @@ def published_top1(library: str, model: str) -> tuple[float, int] | None:
 def how_to_get(name: str, library: str, model: str, tag: str | bool) -> str:
     """What to do about weights that cannot be downloaded: which file to fetch, and where to put it."""
     hub, url, filename = source_of(name, library, model, tag)
-    if library == "paddle":
-        place = f"<committee.weights_dir>/{name}{Path(url).suffix}"
-        return f"the authors' weights of {model} are not here: xconsensus fetch, or fetch {url} and put it at {place}"
     file = (filename or "model.safetensors") if hub else url
     source = f"{file} of {hub} on the Hugging Face hub" if hub else url
     weights = timm_name(model, tag) if library == "timm" else str(torchvision_weights(name, model, tag))
@@ -164,8 +161,6 @@ def source_of(name: str, library: str, model: str, tag: str | bool) -> tuple[str
     """Where weights are downloaded: the repository on the Hugging Face hub or "", else the address, and in the
     repository the file's name where it is not the usual one.
     """
-    if library == "paddle":
-        return "", table.entry(model, name).url, ""
     if library == "timm":
         cfg = _timm_cfg(name, model, tag)
         return cfg.hf_hub_id or "", cfg.url or "", cfg.hf_hub_filename or ""

@@ -44,7 +44,7 @@ def build(member: Member, num_classes: int, new_head: bool = True) -> nn.Module:
         raise
     except Exception as error:  # constructors and downloads raise nearly anything
         reason = _one_line(error)
-        if member.pretrained:
+        if member.pretrained and member.library != "paddle":
             architecture(member, num_classes)  # raises where the kwargs are at fault
             advice = upstream.how_to_get(member.name, member.library, member.model, member.pretrained)
             raise InputError(f"member {member.name}: {advice} ({reason})") from error
@@ -103,7 +103,7 @@ def _torchvision_model(member: Member, new_head: bool, num_classes: int, **kwarg
         tag = upstream.torchvision_weights(member.name, member.model, member.pretrained)
         if member.pretrained_file:
             source = member.pretrained_file
-            tensors = _placed(model, member, content_of(member), num_classes)
+            tensors = placed(model, member, content_of(member), num_classes)
         else:
             tensors, source = tag.get_state_dict(progress=False, check_hash=True), str(tag)
         if not kwargs.get("aux_logits", True):
@@ -136,7 +136,8 @@ def content_of(member: Member) -> dict[str, Any]:
 
     It is read before the network is built: while it is, it may take twice its size. Raises InputError naming both.
     """
-    file = Path(member.weights or member.pretrained_file or "")
+    file = member.weights_file()
+    assert file, member
     if not is_paddles(file):
         return read_weights(file, member.name, member.weights_key)
     if member.weights_key:
@@ -145,17 +146,29 @@ def content_of(member: Member) -> dict[str, Any]:
 
 
 def fill_from(model: nn.Module, member: Member, content: dict[str, Any], num_classes: int, new_head: bool) -> None:
-    """Load the content of the member's file into a model of ``num_classes`` logits; with a ``new_head``, its head's
-    only if they fit.
+    """Load the content of the member's file into a model.
+
+    Parameters
+    ----------
+    model, member : the network to fill, and whose it is.
+    content : of the member's file, by `content_of`.
+    num_classes : the model's logits.
+    new_head : whether the head's tensors are taken only if they fit.
 
     Raises InputError naming the member, the file and what does not fit.
     """
     file = str(member.weights or member.pretrained_file)
-    tensors = _placed(model, member, content, num_classes)
+    tensors = placed(model, member, content, num_classes)
     fill(model, member, tensors, file, _head(member, num_classes, new_head))
+    if member.library == "paddle" and is_paddles(Path(file)):
+        release = member.kwargs.get("release", table.RELEASES[0])
+        for key, factor in table.entry(member.model, member.name).factors_of(release).items():
+            weight = model.get_parameter(key)
+            if weight.shape == tensors[key].shape:  # else a new head
+                weight.data.mul_(factor)  # in place: these are the largest
 
 
-def _placed(model: nn.Module, member: Member, content: dict[str, Any], num_classes: int) -> Mapping[str, Tensor]:
+def placed(model: nn.Module, member: Member, content: dict[str, Any], num_classes: int) -> Mapping[str, Tensor]:
     """The tensors of a file; of one that Paddle wrote, under the names and in the layout that the model has."""
     file = Path(member.weights or member.pretrained_file or "")
     if not is_paddles(file):
@@ -164,8 +177,8 @@ def _placed(model: nn.Module, member: Member, content: dict[str, Any], num_class
     source = f"member {member.name}: {file}"
     if member.library == "paddle":
         entry = table.entry(member.model, member.name)
-        content = of_the_network(entry.name, content, source)
-        how |= {"network": entry.network, "factors": entry.factors_of(member.kwargs.get("release", table.RELEASES[0]))}
+        content = of_the_network(entry.name, content, source) if entry.url.endswith(".pdparams") else content
+        how["network"] = entry.network
     return as_torch_has_them(model.state_dict(), content, source, **how)
 
 

@@ -4,16 +4,13 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from threading import Event
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from xconsensus.experiment.config import plain
 from xconsensus.experiment.experiment import committee_of, not_trained
 from xconsensus.jobs.failures import Failures
-from xconsensus.members import timm_torchvision
-from xconsensus.members.at_hand import download, fetch_by_library, fetchable, file_of, lacking
-from xconsensus.members.catalogue import entries
+from xconsensus.members.at_hand import cost_of, download, fetch_by_library, fetchable, file_of, lacking, same_file
 from xconsensus.members.fetching import fetch_all, several
 from xconsensus.members.member import Member
 from xconsensus.progress import Counter, counter, log
@@ -37,7 +34,7 @@ def run(config: DictConfig) -> None:
             if not values["dry_run"]:
                 print(f"{member.name}: {state or 'to be downloaded'}", flush=True)
     if values["dry_run"]:
-        log.info(f"fetch would download {_cost(to_fetch)}")
+        log.info(f"fetch would download {cost_of(to_fetch)}")
     else:
         needing = [member for member in members if member.name in untrained]
         failures.messages += _fetch(needing, to_fetch, values["progress"])
@@ -62,36 +59,12 @@ def _state(member: Member) -> str:
     return "" if fetchable(member) else "needs no weights"
 
 
-def _cost(members: Sequence[Member]) -> str:
-    """How many files and bytes the members' downloads are, as far as that is known before."""
-    sizes = {_key(member): _size(member) for member in members}
-    unknown = sum(not size for size in sizes.values())
-    also = f", besides {unknown} of unknown size" * bool(unknown)
-    return f"{len(sizes)} files, about {sum(sizes.values()) / 1e9:.2f} GB{also}"
-
-
-def _size(member: Member) -> int:
-    """Bytes of the member's download, as far as that is known before: 4 a parameter; else 0."""
-    if own := download(member):
-        return own.least
-    if member.library == "torchvision":
-        weights = timm_torchvision.torchvision_weights(member.name, member.model, member.pretrained)
-        return 4 * int(weights.meta["num_params"])
-    known = {(entry.library, entry.model): entry.parameters for entry in entries().values()}
-    return 4 * known.get((member.library, member.model), 0)
-
-
-def _key(member: Member) -> tuple[Any, ...]:
-    """What members of the same file share."""
-    return member.library, member.model, member.pretrained
-
-
 def _fetch(members: Sequence[Member], absent: Sequence[Member], mode: str) -> list[str]:
     """Download what is ``absent``, and compare what the members have with what was downloaded at first; a line for each
     that fails.
     """
     own = [each for member in members if (each := download(member))]
-    of_libraries = {_key(member): member for member in absent if not download(member)}
+    of_libraries = {same_file(member): member for member in absent if not download(member)}
     lines = fetch_all(own, AT_ONCE, mode)
     with counter("download", len(of_libraries), "files", mode if of_libraries else "off") as counts:
         lines += several([partial(_by_library, member, counts) for member in of_libraries.values()], AT_ONCE)

@@ -17,6 +17,7 @@ from xconsensus.experiment.trained import draw_member, is_trained, train_member
 from xconsensus.jobs.failures import Failures
 from xconsensus.jobs.memory import release_freed_memory
 from xconsensus.jobs.shares import own_share
+from xconsensus.members.at_hand import cost_of, fetchable, file_of
 from xconsensus.members.costs import operations_a_pass, seconds_a_pass
 from xconsensus.members.member import Member
 from xconsensus.members.preprocessing import described
@@ -125,6 +126,7 @@ def _plan(
     failures = Failures("finetune")
     new_head, classes = experiment.config["committee"]["finetune"], len(experiment.dataset.classes)
     size, passes, images, seconds = 0, 0, 0, 0.0
+    absent = []
     for member in members:
         with failures.of(member.name):
             path = experiment.store.weights(member.name)
@@ -132,6 +134,7 @@ def _plan(
             to_train = new_head and not member.random
             trained = to_train and is_trained(experiment, member, settings, training, path)
             ready = with_trained_weights(experiment, member) if trained else member
+            absent += [member] * (not trained and fetchable(member) and not file_of(member))
             network = network_for(experiment, ready, untrained=new_head and not trained)
             steps = recipe.epochs * len(training) if to_train and not trained else 0
             what = "random weights" if member.random else "as it is"
@@ -150,6 +153,8 @@ def _plan(
             what = "trained already" if trained else what
             what += "" if new else ", predictions made already"
             log.info(f"  {member.name}: {parameters / 1e6:.2f} M parameters, {what}, {duration(estimate)}")
+    if absent:
+        log.info(f"finetune would download {cost_of(absent)}")
     log.info(
         f"finetune would train {passes} forward and backward passes and predict {images} images by {len(members)}"
         f" members: {duration(seconds)} on {experiment.device}, {(size + images * classes * 4) / 1e6:.1f} MB on disk"

@@ -35,9 +35,9 @@ def difference(made: Settings, wanted: Settings) -> str | None:
     are equal.
     """
     there, now = flat(made), flat(wanted)
-    libraries = [settings.get("library") for settings in (there, now)]
-    if libraries[1] == "paddle" and libraries[0] in ("timm", "torchvision"):
-        return f"library is {libraries[0]} there, paddle now; committee.weights=libraries takes what it was made with"
+    for key in ("library", "member.library"):
+        if now.get(key) == "paddle" and (library := there.get(key)) in ("timm", "torchvision"):
+            return f"{key} is {library} there, paddle now: committee.weights=libraries takes what it was made with"
     for key in [*now, *there]:
         one, other = there.get(key, "absent"), now.get(key, "absent")
         if one != other:

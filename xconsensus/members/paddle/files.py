@@ -134,7 +134,7 @@ class _Reader(pickle._Unpickler):
         if not isinstance(text, str) or encoding != "latin1":
             raise ValueError("it encodes something else than bytes")
         if len(text) > _LONG:  # the reader remembers every text, as large again as the arrays
-            for place in [place for place, value in self.memo.items() if value is text]:
+            for place in [place for place, value in self.memo.items() if value is text or value == (text, encoding)]:
                 del self.memo[place]
         return text.encode("latin1")
 

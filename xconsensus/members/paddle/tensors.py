@@ -5,6 +5,7 @@ layer's input at inference (dropout of mode downscale_in_infer) the layer's weig
 """
 
 import re
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -43,7 +44,6 @@ def as_torch_has_them(
     source: str,
     *,
     network: str = "",
-    factors: Mapping[str, float] | None = None,
     head: Collection[str] = (),
 ) -> dict[str, Tensor]:
     """Paddle's arrays under the names and in the layout of a torch network's tensors.
@@ -51,26 +51,24 @@ def as_torch_has_them(
     Parameters
     ----------
     expected : the network's state dict.
-    arrays : name in Paddle -> array, in the order of Paddle's modules; emptied, so that both are never held whole.
+    arrays : name in Paddle -> array, in the order of Paddle's modules; the tensors share their memory where they can.
     source : the member and file, for messages.
     network : a function of `networks`, where the network is of one whose order differs.
-    factors : name of a weight in torch -> what it is multiplied by.
     head : names of tensors in torch that may have another shape: of other classes.
 
     Raises InputError naming the source, both names and both shapes of the first that do not fit.
     """
-    keys = _in_paddles_order(network, [key for key in expected if not is_counter(key)])
+    keys = in_paddles_order(network, [key for key in expected if not is_counter(key)])
     if len(keys) != len(arrays):
         raise InputError(f"{source} holds {len(arrays)} tensors, the network has {len(keys)}{_first(keys, arrays)}")
     found = {}
-    for key, given in zip(keys, list(arrays), strict=True):
-        array = arrays.pop(given)
+    for key, (given, array) in zip(keys, arrays.items(), strict=True):
         fault = _fault(given, array, key, expected[key], key in head)
         if fault:
             raise InputError(f"{source}: tensor {given} of shape {list(array.shape)} {fault}")
-        found[key] = torch.from_numpy(np.array(_laid_out(array, expected[key]), array.dtype.newbyteorder("=")))
-    for key, factor in (factors or {}).items():
-        found[key] = found[key] * factor
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # the memory is only read
+            native = np.asarray(_laid_out(array, expected[key]), array.dtype.newbyteorder("="))
+            found[key] = torch.from_numpy(native)
     return found
 
 
@@ -102,17 +100,13 @@ def _first(keys: Sequence[str], arrays: Mapping[str, NDArray[Any]]) -> str:
     for key, given in zip(keys, arrays, strict=False):
         if _role(given) != key.rpartition(".")[2]:
             return f": {given} meets {key}"
-    return (
-        f": {[*arrays][len(keys)]} is the first too many"
-        if len(arrays) > len(keys)
-        else f": {keys[len(arrays)]} is left"
-    )
+    return f": {[*arrays][len(keys)]} is too many" if len(arrays) > len(keys) else f": {keys[len(arrays)]} is left"
 
 
 # --- orders that differ ---
 
 
-def _in_paddles_order(network: str, keys: Sequence[str]) -> list[str]:
+def in_paddles_order(network: str, keys: Sequence[str]) -> list[str]:
     """The names of a torch network's tensors in the order of PaddleClas's."""
     if network not in _ORDERS:
         return list(keys)
