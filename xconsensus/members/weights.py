@@ -1,7 +1,7 @@
 """A member's network: built by its library or own code, and filled with weights."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -127,8 +127,10 @@ def _paddle_model(
     return model
 
 
-def _head(member: Member, num_classes: int, new_head: bool) -> list[str]:
-    return head_tensors(member, num_classes) if new_head else []
+def _head(member: Member, num_classes: int, new_head: bool) -> Iterator[str]:
+    """The tensors of a new head, or none; worked out once they are asked for, as it takes two networks."""
+    if new_head:
+        yield from head_tensors(member, num_classes)
 
 
 def content_of(member: Member) -> dict[str, Any]:
@@ -202,9 +204,9 @@ def fill(
     """
     expected = model.state_dict()
     given = as_named_by(expected, tensors)
-    for key in set(new_head).intersection(given):
-        if given[key].shape != expected[key].shape:
-            given[key] = expected[key]
+    unlike = {key for key in expected.keys() & given.keys() if given[key].shape != expected[key].shape}
+    for key in unlike and unlike.intersection(new_head):
+        given[key] = expected[key]
     for key in expected.keys() - given.keys():
         if is_counter(key):
             given[key] = expected[key]
