@@ -1,31 +1,27 @@
 """The first classes of any data set, as if it had no others."""
 
 from collections.abc import Sequence
-from typing import Any
 
-from xconsensus.datasets.records import Dataset, Record
+from xconsensus.datasets.records import Dataset, Record, Wrapped
 from xconsensus.errors import InputError
 
 
-class FirstClasses:
+class FirstClasses(Wrapped):
     """``dataset`` with its first ``count`` classes alone, in the order of the labels, which stay what they are.
 
     Raises InputError where it has fewer, and for images whose label is unknown, when they are listed.
     """
 
     def __init__(self, dataset: Dataset, count: int) -> None:
-        self.dataset, self._count = dataset, count
+        super().__init__(dataset)
+        self._count = count
         if count > len(dataset.classes):
             raise InputError(f"dataset.first_classes={count}: the data set has {len(dataset.classes)} classes")
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "dataset":  # not there yet, as in a copy that is being made
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
-
     @property
     def classes(self) -> Sequence[str]:
-        return self.dataset.classes[: self._count]
+        first: Sequence[str] = self.dataset.classes[: self._count]
+        return first
 
     def records(self, split: str) -> list[Record]:
         every = self.dataset.records(split)
@@ -42,4 +38,5 @@ class FirstClasses:
 
 def whole(dataset: Dataset) -> Dataset:
     """The data set with all its classes, as its loader made it."""
-    return dataset.dataset if isinstance(dataset, FirstClasses) else dataset
+    inner: Dataset = dataset.dataset if isinstance(dataset, FirstClasses) else dataset
+    return inner

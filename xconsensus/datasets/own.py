@@ -12,26 +12,22 @@ from PIL import Image
 
 from xconsensus.datasets.files import check_name
 from xconsensus.datasets.images import checked_mask, on_white, read_rgb
-from xconsensus.datasets.records import Record
+from xconsensus.datasets.records import Record, Wrapped
 from xconsensus.errors import CommonError, InputError
 
 _OVERSHOOT = 0.02  # of floats that were resampled
 
 
-class OwnDataset:
+class OwnDataset(Wrapped):
     """A data set of own code: ids are unique, images uint8 RGB (H, W, 3), masks bool (H, W); all else is its own.
 
     Raises InputError naming ``loader`` and the image where what it gave is not so and can mean more than one thing.
     """
 
     def __init__(self, dataset: Any, loader: str) -> None:
-        self.dataset, self._name = dataset, f"dataset.loader={loader}"
+        super().__init__(dataset)
+        self._name = f"dataset.loader={loader}"
         self._ranges: dict[int, str] = {}  # an image of each range of floats: only one of them can be meant
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "dataset":  # not there yet, as in a copy that is being made
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
 
     @property
     def classes(self) -> Sequence[str]:

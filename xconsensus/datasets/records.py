@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,3 +68,15 @@ class SeveralObjects(Dataset, Protocol):
 
         Raises InputError for masks that cannot be read or are of another size.
         """
+
+
+class Wrapped:
+    """A data set that is another one, ``dataset``, in all that it does not say itself."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "dataset":  # not there yet, as in a copy that is being made
+            raise AttributeError(name)
+        return getattr(self.dataset, name)

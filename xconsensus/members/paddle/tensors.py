@@ -28,14 +28,14 @@ def of_the_network(name: str, arrays: dict[str, NDArray[Any]], source: str) -> d
 
     Raises InputError naming the ``source`` and the first tensor that it lacks; a line says which others it holds.
     """
-    names = table.tensor_names(name)
+    every = table.tensor_names(name)
+    names = [key for key in every if not (name == "GoogleNet" and _AUXILIARY.match(key))]
     for key in names:
         if key not in arrays:
             raise InputError(f"{source} lacks tensor {key} of PaddleClas's {name}: it is of another network or release")
-    if others := sorted(arrays.keys() - set(names)):
+    if others := sorted(arrays.keys() - set(every)):
         say_once(f"{source} holds {len(others)} tensors that {name} does not have, {others[0]} the first: left out")
-    kept = [key for key in names if not (name == "GoogleNet" and _AUXILIARY.match(key))]
-    return {key: arrays[key] for key in kept}
+    return {key: arrays[key] for key in names}
 
 
 def as_torch_has_them(
