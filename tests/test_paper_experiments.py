@@ -242,7 +242,7 @@ def laid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laid]:
     (folder / "colours.py").write_text(NETWORK)
     order = [*entries()]
 
-    def specification(entry: Entry) -> dict[str, Any]:
+    def specification(entry: Entry, *_: str) -> dict[str, Any]:
         number = order.index(entry.name)
         network = {"library": "module", "model": f"{folder}/colours.py:Colours", "family": entry.family}
         plain = {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0], "interpolation": "bicubic"}
