@@ -118,7 +118,10 @@ members:
 
 
 # Files of few and long tests, which would leave all cores but one idle if they came last; the longest first.
-LONG = ("test_slurm", "test_cluster", "test_paper_experiments", "test_faults", "test_training", "test_end_to_end")
+LONG = (
+    *("test_slurm", "test_cluster", "test_faults", "test_paper_experiments", "test_training", "test_end_to_end"),
+    *("test_paper_data", "test_score", "test_drawn", "test_published_figures", "test_status", "test_dilution"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
