@@ -36,19 +36,22 @@ _VARIANTS: Mapping[str, Mapping[str, Any]] = {  # of "Bag of Tricks for Image Cl
 }
 
 
-def resnet(
-    depth: int,
-    variant: str = "",
-    squeeze: bool = False,
-    stem_width: int = 32,
-    block: type[nn.Module] | None = None,
-    **kwargs: Any,
-) -> nn.Module:
-    """ResNet, SE-ResNet and ResNeXt; blocks of two layers have a projection in the first one's shortcut too."""
+def resnet(depth: int, variant: str = "", squeeze: bool = False, stem_width: int = 32, **kwargs: Any) -> nn.Module:
+    """ResNet, SE-ResNet and ResNeXt; blocks of two layers have a projection in the first one's shortcut too.
+
+    Parameters
+    ----------
+    depth : number of layers.
+    variant : vd or vc, whose stem begins with ``stem_width`` channels; empty for the plain one.
+    squeeze : whether blocks have squeeze-and-excitation, of widths that are not rounded.
+    stem_width : see ``variant``.
+    kwargs : of timm's ResNet.
+    """
+    kwargs.setdefault("block", BasicBlock if depth < 50 else Bottleneck)
     kwargs |= {**_VARIANTS[variant]} | ({"stem_width": stem_width} if variant else {})
     if squeeze:
         kwargs["block_args"] = {"attn_layer": partial(SEModule, rd_divisor=1)}
-    model: nn.Module = ResNet(block or (BasicBlock if depth < 50 else Bottleneck), _DEPTHS[depth], **kwargs)
+    model: nn.Module = ResNet(layers=_DEPTHS[depth], **kwargs)
     if depth < 50:
         projection = nn.Sequential(nn.Conv2d(64, 64, 1, bias=False), nn.BatchNorm2d(64))
         model.get_submodule("layer1.0").downsample = projection
