@@ -240,11 +240,44 @@ OWN_NAMES = ("c.weight", "n.weight", "n.bias", "n._mean", "n._variance", "q.weig
 def test_linear_weights_are_turned_also_where_square() -> None:
     model = Own()
     arrays = drawn(model, OWN_NAMES)
-    found = as_torch_has_them(model.state_dict(), arrays, "file")
+    found = as_torch_has_them(model, arrays, "file")
     np.testing.assert_array_equal(found["square.weight"].numpy(), arrays["q.weight"].T)
     np.testing.assert_array_equal(found["fc.weight"].numpy(), arrays["f.weight"].T)
     np.testing.assert_array_equal(found["bn.running_var"].numpy(), arrays["n._variance"])
     np.testing.assert_array_equal(found["conv.weight"].numpy(), arrays["c.weight"])
+
+
+class Matrices(nn.Module):
+    """Layers beside linear ones whose tensors have two axes, all of them square."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(4, 4))
+        self.long = nn.Parameter(torch.zeros(2, 4))
+        self.wide = nn.Parameter(torch.zeros(2, 5))
+        self.tokens = nn.Embedding(4, 4)
+        self.recurrent = nn.LSTM(4, 1)
+        self.narrow = nn.Conv1d(4, 4, 1)
+        self.shape = nn.ConvTranspose2d(3, 3, 2)
+        self.fc = nn.Linear(4, 4)
+        self.slope = nn.PReLU(4)
+        self.norm = nn.InstanceNorm2d(4, affine=True)
+
+
+def test_of_square_matrices_only_linear_weights_are_turned(caplog: pytest.LogCaptureFixture) -> None:
+    """Paddle's embeddings, recurrent layers and plain parameters lie as torch's; only `table` could be meant turned."""
+    model, rng = Matrices(), np.random.default_rng(0)
+    names = {"slope.weight": "slope._weight", "norm.weight": "norm.scale"}
+    expected = {key: rng.normal(size=tensor.shape).astype(np.float32) for key, tensor in model.state_dict().items()}
+    arrays = {names.get(key, key): array for key, array in expected.items()}
+    arrays["fc.weight"], arrays["wide"] = arrays["fc.weight"].T, arrays["wide"].T
+    arrays["narrow.weight"] = arrays["narrow.weight"][..., 0].T
+    with caplog.at_level("INFO", "xconsensus"):
+        found = as_torch_has_them(model, arrays, "member squares: file")
+    for key, tensor in found.items():
+        np.testing.assert_array_equal(tensor.numpy(), expected[key], err_msg=key)
+    (line,) = caplog.messages
+    assert line.startswith("member squares: file: table taken as in the file")
 
 
 def swapped(one: str, other: str) -> Callable[[Arrays], Arrays]:
@@ -269,7 +302,7 @@ def swapped(one: str, other: str) -> Callable[[Arrays], Arrays]:
 def test_what_does_not_fit_names_tensor_shapes_and_both_names(change: Callable[[Arrays], Arrays], said: str) -> None:
     model = Own()
     with pytest.raises(InputError, match=f"^file.*{said}"):
-        as_torch_has_them(model.state_dict(), change(drawn(model, OWN_NAMES)), "file")
+        as_torch_has_them(model, change(drawn(model, OWN_NAMES)), "file")
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -179,7 +179,7 @@ def placed(model: nn.Module, member: Member, content: dict[str, Any], num_classe
         entry = table.entry(member.model, member.name)
         content = of_the_network(entry.name, content, source) if entry.url.endswith(".pdparams") else content
         how["network"] = entry.network
-    return as_torch_has_them(model.state_dict(), content, source, **how)
+    return as_torch_has_them(model, content, source, **how)
 
 
 def _is_auxiliary(key: str) -> bool:
