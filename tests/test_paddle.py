@@ -387,6 +387,42 @@ def test_a_file_of_another_network_names_the_first_tensor_it_lacks(tmp_path: Pat
         network_of(member("SqueezeNet1_1", written(tmp_path / "n.pdparams", arrays)), 1000, CPU)
 
 
+def in_a_folder(folder: Path, **keys: Any) -> Member:
+    (found,) = members_of({"net": keys}, defaults={}, size=224, resize=256, weights_dir=str(folder))
+    return found
+
+
+def test_a_file_of_the_other_kind_is_not_taken_for_published_weights(tmp_path: Path) -> None:
+    """Torchvision's SqueezeNet has the shapes of PaddleClas's, and pools otherwise; of two files each has its own."""
+    torch.manual_seed(0)
+    libraries: dict[str, Any] = {"library": "torchvision", "model": "squeezenet1_1"}
+    authors: dict[str, Any] = {"library": "paddle", "model": "SqueezeNet1_1"}
+    tensors = build(in_a_folder(tmp_path, **libraries), 1000).state_dict()
+    torch.save(tensors, tmp_path / "net.pth")
+    with pytest.raises(InputError, match=r"net\.pth holds no weights of PaddleClas's: committee\.weights=libraries"):
+        build(in_a_folder(tmp_path, **authors, pretrained=True), 1000)
+    build(in_a_folder(tmp_path, **authors, weights="net.pth"), 1000)
+    names = table.tensor_names("SqueezeNet1_1")
+    file = written(tmp_path / "net.pdparams", drawn(build(member("SqueezeNet1_1"), 1000), names))
+    found = build(in_a_folder(tmp_path, **authors, pretrained=True), 1000).get_parameter("features.0.bias")
+    np.testing.assert_array_equal(found.detach().numpy(), read_arrays(file, "net")["_conv.bias"])
+    found = build(in_a_folder(tmp_path, **libraries, pretrained=True), 1000).get_parameter("features.0.bias")
+    torch.testing.assert_close(found.detach(), tensors["features.0.bias"])
+    (tmp_path / "net.pth").unlink()
+    for other in (libraries, {"library": "timm", "model": "resnet18"}):
+        with pytest.raises(InputError, match=r"net\.pdparams is Paddle's and holds no weights of t.*s pretrained=True"):
+            build(in_a_folder(tmp_path, **other, pretrained=True), 1000)
+
+
+def test_a_file_of_paddleclass_does_not_go_into_a_network_of_a_library(tmp_path: Path) -> None:
+    """Torchvision's AlexNet takes all of its tensors, and does not scale what it dropped out."""
+    bare = build(member("AlexNet"), 3)
+    file = written(tmp_path / "net.pdparams", drawn(bare, table.tensor_names("AlexNet")))
+    as_library = in_a_folder(tmp_path, library="torchvision", model="alexnet", weights=file.name)
+    with pytest.raises(InputError, match=r"is of PaddleClas's AlexNet, .* write library: paddle, model: AlexNet"):
+        network_of(as_library, 3, CPU)
+
+
 def test_a_new_head_is_drawn_for_other_classes(tmp_path: Path) -> None:
     bare = build(member("SqueezeNet1_1"), 1000)
     file = written(tmp_path / "net.pdparams", drawn(bare, table.tensor_names("SqueezeNet1_1")))

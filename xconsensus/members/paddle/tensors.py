@@ -40,6 +40,13 @@ def of_the_network(name: str, arrays: dict[str, NDArray[Any]], source: str) -> d
     return {key: arrays[key] for key in names}
 
 
+def named_by(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """The network of PaddleClas's whose tensors have these names, of several the nearest in size; empty if none has."""
+    names, numbers = arrays.keys(), sum(array.size for array in arrays.values())
+    alike = [entry for entry in table.entries().values() if names and names == {*table.tensor_names(entry.name)}]
+    return min(alike, key=lambda entry: abs(entry.numbers - numbers)).name if alike else ""
+
+
 def as_torch_has_them(
     model: nn.Module, arrays: dict[str, NDArray[Any]], source: str, *, network: str = "", head: Collection[str] = ()
 ) -> dict[str, Tensor]:
