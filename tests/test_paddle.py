@@ -10,6 +10,7 @@ import re
 import struct
 import sys
 import tarfile
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +33,7 @@ from xconsensus.members.paddle import files, table
 from xconsensus.members.paddle.acnet import tensor_of
 from xconsensus.members.paddle.networks import NETWORKS
 from xconsensus.members.paddle.tensors import as_torch_has_them, in_paddles_order
-from xconsensus.members.weights import build
+from xconsensus.members.weights import build, content_of
 from xconsensus.resampling import resized
 
 Arrays = dict[str, NDArray[Any]]
@@ -137,7 +138,7 @@ def test_anything_else_that_a_stream_names_is_refused_and_named(
 
 
 def test_no_other_name_of_any_module_here_is_admitted() -> None:
-    reader = files._Reader(io.BytesIO(b""), encoding="latin1")
+    reader = files._Reader(io.BytesIO(b""), 0)
     admitted = set()
     for module, content in list(sys.modules.items()):
         for name in dir(content):
@@ -176,6 +177,39 @@ def test_a_stream_that_does_anything_else_is_one_line(stream: bytes, tmp_path: P
     (path := tmp_path / "net.pdparams").write_bytes(stream)
     with pytest.raises(InputError, match=rf"^member net: {re.escape(str(path))} cannot be read as weights \(.+\)$"):
         read_arrays(path, "net")
+
+
+def test_a_stream_whose_parts_are_named_again_and_again_takes_no_more_than_its_size(tmp_path: Path) -> None:
+    """60 kB named a million times, as a text to encode and as an array's; and a key whose hash needs 2**60 steps."""
+    text = b"\x80\x02X" + struct.pack("<I", 60_000) + b"x" * 60_000 + b"q\x00"
+    encoded = (
+        text + b"X\x06\x00\x00\x00latin1q\x01c_codecs\nencode\nq\x02](" + 1_000_000 * b"h\x02h\x00h\x01\x86R" + b"e."
+    )
+    array = b"cnumpy.core.multiarray\n_reconstruct\nq\x01)R(K\x01J\x98\x3a\x00\x00\x85cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R\x89h\x00tb"
+    nested = b"\x80\x02}K\x01" + 60 * b"2\x86" + b"K\x01s."
+    for stream in (encoded, text + b"](" + 1000 * array + b"e.", nested, nested[:-2].replace(b"}", b"}(") + b"K\x01u."):
+        (path := tmp_path / "net.pdparams").write_bytes(stream)
+        tracemalloc.start()
+        with pytest.raises(InputError, match="more numbers than bytes|something in it is no name"):
+            read_arrays(path, "net")
+        assert tracemalloc.get_traced_memory()[1] < 4 * len(stream) + 2**20
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("stream", "said"),
+    [
+        (pickle.dumps({"w": np.zeros(2, np.float32)}, 5), r"_frombuffer'.* paddle\.save\(.*protocol=4\)"),
+        (pickle.dumps({"w": np.zeros(2, np.float32)}, 4) + b"x", "something follows the state dict"),
+        (pickle.dumps({0: np.zeros(2, np.float32)}, 4), "0 in it is no name"),
+        (bytes(16) + b"\x06\0\0\0\x08\x05\x10\x02\x10\x03" + bytes(24), r"\.pdiparams"),
+    ],
+)
+def test_other_files_of_paddles_are_told(stream: bytes, said: str, tmp_path: Path) -> None:
+    (path := tmp_path / "net.pdparams").write_bytes(stream)
+    own: dict[str, Any] = {"library": "module", "model": "own.py:Own", "weights": str(path)}
+    with pytest.raises(InputError, match=said):
+        content_of(Member("net", "net", input_size=32, resize=32, **own))
 
 
 def test_what_was_registered_by_number_is_refused_too(tmp_path: Path) -> None:
@@ -415,11 +449,13 @@ def test_a_file_of_the_other_kind_is_not_taken_for_published_weights(tmp_path: P
 
 
 def test_a_file_of_paddleclass_does_not_go_into_a_network_of_a_library(tmp_path: Path) -> None:
-    """Torchvision's AlexNet takes all of its tensors, and does not scale what it dropped out."""
-    bare = build(member("AlexNet"), 3)
-    file = written(tmp_path / "net.pdparams", drawn(bare, table.tensor_names("AlexNet")))
-    as_library = in_a_folder(tmp_path, library="torchvision", model="alexnet", weights=file.name)
-    with pytest.raises(InputError, match=r"is of PaddleClas's AlexNet, .* write library: paddle, model: AlexNet"):
+    """Torchvision's SqueezeNet takes all of its tensors, and does not scale what it dropped out."""
+    bare = build(member("SqueezeNet1_1"), 3)
+    file = written(tmp_path / "net.pdparams", drawn(bare, table.tensor_names("SqueezeNet1_1")))
+    as_library = in_a_folder(tmp_path, library="torchvision", model="squeezenet1_1", weights=file.name)
+    with pytest.raises(
+        InputError, match=r"is of PaddleClas's SqueezeNet1_1, .* write library: paddle, model: SqueezeNet1_1"
+    ):
         network_of(as_library, 3, CPU)
 
 
@@ -571,13 +607,24 @@ def test_a_tar_of_something_else_is_one_line(tmp_path: Path) -> None:
         archive.addfile(tarfile.TarInfo("readme"))
     with pytest.raises(InputError, match="is no tensor of Paddle's"):
         read_arrays(file, "net")
+    with tarfile.open(file, "w") as archive:
+        for folder in "ab":
+            archive.addfile(tarfile.TarInfo(f"{folder}/conv1_weights"))
+    with pytest.raises(InputError, match="the tar has two files of one name"):
+        read_arrays(file, "net")
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (300, 2), (1, 2, 3, 4)])
 def test_a_tensors_file_gives_its_numbers(shape: tuple[int, ...]) -> None:
     array = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     np.testing.assert_array_equal(tensor_of(lod_tensor(array)), array)
-    for damaged in (lod_tensor(array)[:-1], lod_tensor(array) + b"\0", b"\1" + lod_tensor(array)[1:], b""):
+    for damaged in (
+        lod_tensor(array)[:16] + b"\xff" * 400_000,
+        lod_tensor(array)[:-1],
+        lod_tensor(array) + b"\0",
+        b"\1" + lod_tensor(array)[1:],
+        b"",
+    ):
         with pytest.raises(ValueError, match="tensor"):
             tensor_of(damaged)
 
