@@ -138,7 +138,7 @@ def test_anything_else_that_a_stream_names_is_refused_and_named(
 
 
 def test_no_other_name_of_any_module_here_is_admitted() -> None:
-    reader = files._Reader(io.BytesIO(b""), 0)
+    reader = files._Reader(io.BytesIO(b""), encoding="latin1")
     admitted = set()
     for module, content in list(sys.modules.items()):
         for name in dir(content):

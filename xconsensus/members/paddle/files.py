@@ -9,7 +9,7 @@ import math
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,8 @@ _KINDS = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "b1"}  # u2 would be b
 _AXES = 32  # the most that numpy has
 _LONG = 2**16  # letters; a text as long is an array's bytes under protocol 2
 _WAYS: Mapping[int, Any] = pickle._Unpickler.dispatch
-_HASHING = b"".join((pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET, pickle.DICT))  # of no such file
+_SET_ITEM, _SET_ITEMS = b"su"
+_HASHING = b"\x8f\x90\x91d"  # what makes sets, and dicts as protocol 0 does: in no such file
 
 
 def is_pickle(beginning: bytes) -> bool:
@@ -37,7 +38,9 @@ def read_pdparams(path: Path) -> dict[str, NDArray[Any]]:
     """
     with path.open("rb") as file:
         try:
-            content = _Reader(file, path.stat().st_size).load()
+            reader = _Reader(file, encoding="latin1")
+            reader.letters = path.stat().st_size
+            content = reader.load()
             if file.read(1):
                 raise ValueError("something follows the state dict in it")
         except (pickle.UnpicklingError, ValueError):
@@ -125,10 +128,7 @@ class _Reader(pickle._Unpickler):
 
     memo: dict[int, Any]
     stack: list[Any]
-
-    def __init__(self, file: BinaryIO, size: int) -> None:
-        super().__init__(file, encoding="latin1")
-        self._left = size  # letters that the texts of a file of that many bytes may have
+    letters: int  # that texts may still have: as many as the file has bytes
 
     def find_class(self, module: str, name: str) -> _Meaning:
         match module, name:
@@ -152,18 +152,18 @@ class _Reader(pickle._Unpickler):
 
     def _encode(self, text: str) -> bytes:
         """A text as bytes; a stream may name one a million times, and each would take memory of its own."""
-        self._left -= len(text)
-        if self._left < 0:
+        self.letters -= len(text)
+        if self.letters < 0:
             raise ValueError("it holds more numbers than bytes")
         return text.encode("latin1")
 
     def _set_item(self) -> None:
         self._check_names([self.stack[-2]])
-        _WAYS[pickle.SETITEM[0]](self)
+        _WAYS[_SET_ITEM](self)
 
     def _set_items(self) -> None:
         self._check_names(self.stack[::2])
-        _WAYS[pickle.SETITEMS[0]](self)
+        _WAYS[_SET_ITEMS](self)
 
     def _check_names(self, names: list[Any]) -> None:
         """To look up a tuple of tuples of tuples, all the same, may take for ever."""
@@ -174,8 +174,8 @@ class _Reader(pickle._Unpickler):
 
     dispatch: ClassVar[dict[int, Any]] = {
         **{key: way for key, way in _WAYS.items() if key not in _HASHING},
-        pickle.SETITEM[0]: _set_item,
-        pickle.SETITEMS[0]: _set_items,
+        _SET_ITEM: _set_item,
+        _SET_ITEMS: _set_items,
     }
 
 
