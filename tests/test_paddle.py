@@ -10,6 +10,7 @@ import re
 import struct
 import sys
 import tarfile
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +33,7 @@ from xconsensus.members.paddle import files, table
 from xconsensus.members.paddle.acnet import tensor_of
 from xconsensus.members.paddle.networks import NETWORKS
 from xconsensus.members.paddle.tensors import as_torch_has_them, in_paddles_order
-from xconsensus.members.weights import build
+from xconsensus.members.weights import build, content_of
 from xconsensus.resampling import resized
 
 Arrays = dict[str, NDArray[Any]]
@@ -178,6 +179,39 @@ def test_a_stream_that_does_anything_else_is_one_line(stream: bytes, tmp_path: P
         read_arrays(path, "net")
 
 
+def test_a_stream_whose_parts_are_named_again_and_again_takes_no_more_than_its_size(tmp_path: Path) -> None:
+    """60 kB named a million times, as a text to encode and as an array's; and a key whose hash needs 2**60 steps."""
+    text = b"\x80\x02X" + struct.pack("<I", 60_000) + b"x" * 60_000 + b"q\x00"
+    encoded = (
+        text + b"X\x06\x00\x00\x00latin1q\x01c_codecs\nencode\nq\x02](" + 1_000_000 * b"h\x02h\x00h\x01\x86R" + b"e."
+    )
+    array = b"cnumpy.core.multiarray\n_reconstruct\nq\x01)R(K\x01J\x98\x3a\x00\x00\x85cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R\x89h\x00tb"
+    nested = b"\x80\x02}K\x01" + 60 * b"2\x86" + b"K\x01s."
+    for stream in (encoded, text + b"](" + 1000 * array + b"e.", nested, nested[:-2].replace(b"}", b"}(") + b"K\x01u."):
+        (path := tmp_path / "net.pdparams").write_bytes(stream)
+        tracemalloc.start()
+        with pytest.raises(InputError, match="more numbers than bytes|something in it is no name"):
+            read_arrays(path, "net")
+        assert tracemalloc.get_traced_memory()[1] < 4 * len(stream) + 2**20
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("stream", "said"),
+    [
+        (pickle.dumps({"w": np.zeros(2, np.float32)}, 5), r"_frombuffer'.* paddle\.save\(.*protocol=4\)"),
+        (pickle.dumps({"w": np.zeros(2, np.float32)}, 4) + b"x", "something follows the state dict"),
+        (pickle.dumps({0: np.zeros(2, np.float32)}, 4), "0 in it is no name"),
+        (bytes(16) + b"\x06\0\0\0\x08\x05\x10\x02\x10\x03" + bytes(24), r"\.pdiparams"),
+    ],
+)
+def test_other_files_of_paddles_are_told(stream: bytes, said: str, tmp_path: Path) -> None:
+    (path := tmp_path / "net.pdparams").write_bytes(stream)
+    own: dict[str, Any] = {"library": "module", "model": "own.py:Own", "weights": str(path)}
+    with pytest.raises(InputError, match=said):
+        content_of(Member("net", "net", input_size=32, resize=32, **own))
+
+
 def test_what_was_registered_by_number_is_refused_too(tmp_path: Path) -> None:
     copyreg.add_extension("os", "mkdir", 77)
     try:
@@ -240,11 +274,44 @@ OWN_NAMES = ("c.weight", "n.weight", "n.bias", "n._mean", "n._variance", "q.weig
 def test_linear_weights_are_turned_also_where_square() -> None:
     model = Own()
     arrays = drawn(model, OWN_NAMES)
-    found = as_torch_has_them(model.state_dict(), arrays, "file")
+    found = as_torch_has_them(model, arrays, "file")
     np.testing.assert_array_equal(found["square.weight"].numpy(), arrays["q.weight"].T)
     np.testing.assert_array_equal(found["fc.weight"].numpy(), arrays["f.weight"].T)
     np.testing.assert_array_equal(found["bn.running_var"].numpy(), arrays["n._variance"])
     np.testing.assert_array_equal(found["conv.weight"].numpy(), arrays["c.weight"])
+
+
+class Matrices(nn.Module):
+    """Layers beside linear ones whose tensors have two axes, all of them square."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(4, 4))
+        self.long = nn.Parameter(torch.zeros(2, 4))
+        self.wide = nn.Parameter(torch.zeros(2, 5))
+        self.tokens = nn.Embedding(4, 4)
+        self.recurrent = nn.LSTM(4, 1)
+        self.narrow = nn.Conv1d(4, 4, 1)
+        self.shape = nn.ConvTranspose2d(3, 3, 2)
+        self.fc = nn.Linear(4, 4)
+        self.slope = nn.PReLU(4)
+        self.norm = nn.InstanceNorm2d(4, affine=True)
+
+
+def test_of_square_matrices_only_linear_weights_are_turned(caplog: pytest.LogCaptureFixture) -> None:
+    """Paddle's embeddings, recurrent layers and plain parameters lie as torch's; only `table` could be meant turned."""
+    model, rng = Matrices(), np.random.default_rng(0)
+    names = {"slope.weight": "slope._weight", "norm.weight": "norm.scale"}
+    expected = {key: rng.normal(size=tensor.shape).astype(np.float32) for key, tensor in model.state_dict().items()}
+    arrays = {names.get(key, key): array for key, array in expected.items()}
+    arrays["fc.weight"], arrays["wide"] = arrays["fc.weight"].T, arrays["wide"].T
+    arrays["narrow.weight"] = arrays["narrow.weight"][..., 0].T
+    with caplog.at_level("INFO", "xconsensus"):
+        found = as_torch_has_them(model, arrays, "member squares: file")
+    for key, tensor in found.items():
+        np.testing.assert_array_equal(tensor.numpy(), expected[key], err_msg=key)
+    (line,) = caplog.messages
+    assert line.startswith("member squares: file: table taken as in the file")
 
 
 def swapped(one: str, other: str) -> Callable[[Arrays], Arrays]:
@@ -269,7 +336,7 @@ def swapped(one: str, other: str) -> Callable[[Arrays], Arrays]:
 def test_what_does_not_fit_names_tensor_shapes_and_both_names(change: Callable[[Arrays], Arrays], said: str) -> None:
     model = Own()
     with pytest.raises(InputError, match=f"^file.*{said}"):
-        as_torch_has_them(model.state_dict(), change(drawn(model, OWN_NAMES)), "file")
+        as_torch_has_them(model, change(drawn(model, OWN_NAMES)), "file")
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -352,6 +419,44 @@ def test_a_file_of_another_network_names_the_first_tensor_it_lacks(tmp_path: Pat
     missing = next(name for name in table.tensor_names("SqueezeNet1_1") if name not in arrays)
     with pytest.raises(InputError, match=f"lacks tensor {re.escape(missing)} of PaddleClas's SqueezeNet1_1"):
         network_of(member("SqueezeNet1_1", written(tmp_path / "n.pdparams", arrays)), 1000, CPU)
+
+
+def in_a_folder(folder: Path, **keys: Any) -> Member:
+    (found,) = members_of({"net": keys}, defaults={}, size=224, resize=256, weights_dir=str(folder))
+    return found
+
+
+def test_a_file_of_the_other_kind_is_not_taken_for_published_weights(tmp_path: Path) -> None:
+    """Torchvision's SqueezeNet has the shapes of PaddleClas's, and pools otherwise; of two files each has its own."""
+    torch.manual_seed(0)
+    libraries: dict[str, Any] = {"library": "torchvision", "model": "squeezenet1_1"}
+    authors: dict[str, Any] = {"library": "paddle", "model": "SqueezeNet1_1"}
+    tensors = build(in_a_folder(tmp_path, **libraries), 1000).state_dict()
+    torch.save(tensors, tmp_path / "net.pth")
+    with pytest.raises(InputError, match=r"net\.pth holds no weights of PaddleClas's: committee\.weights=libraries"):
+        build(in_a_folder(tmp_path, **authors, pretrained=True), 1000)
+    build(in_a_folder(tmp_path, **authors, weights="net.pth"), 1000)
+    names = table.tensor_names("SqueezeNet1_1")
+    file = written(tmp_path / "net.pdparams", drawn(build(member("SqueezeNet1_1"), 1000), names))
+    found = build(in_a_folder(tmp_path, **authors, pretrained=True), 1000).get_parameter("features.0.bias")
+    np.testing.assert_array_equal(found.detach().numpy(), read_arrays(file, "net")["_conv.bias"])
+    found = build(in_a_folder(tmp_path, **libraries, pretrained=True), 1000).get_parameter("features.0.bias")
+    torch.testing.assert_close(found.detach(), tensors["features.0.bias"])
+    (tmp_path / "net.pth").unlink()
+    for other in (libraries, {"library": "timm", "model": "resnet18"}):
+        with pytest.raises(InputError, match=r"net\.pdparams is Paddle's and holds no weights of t.*s pretrained=True"):
+            build(in_a_folder(tmp_path, **other, pretrained=True), 1000)
+
+
+def test_a_file_of_paddleclass_does_not_go_into_a_network_of_a_library(tmp_path: Path) -> None:
+    """Torchvision's SqueezeNet takes all of its tensors, and does not scale what it dropped out."""
+    bare = build(member("SqueezeNet1_1"), 3)
+    file = written(tmp_path / "net.pdparams", drawn(bare, table.tensor_names("SqueezeNet1_1")))
+    as_library = in_a_folder(tmp_path, library="torchvision", model="squeezenet1_1", weights=file.name)
+    with pytest.raises(
+        InputError, match=r"is of PaddleClas's SqueezeNet1_1, .* write library: paddle, model: SqueezeNet1_1"
+    ):
+        network_of(as_library, 3, CPU)
 
 
 def test_a_new_head_is_drawn_for_other_classes(tmp_path: Path) -> None:
@@ -502,13 +607,24 @@ def test_a_tar_of_something_else_is_one_line(tmp_path: Path) -> None:
         archive.addfile(tarfile.TarInfo("readme"))
     with pytest.raises(InputError, match="is no tensor of Paddle's"):
         read_arrays(file, "net")
+    with tarfile.open(file, "w") as archive:
+        for folder in "ab":
+            archive.addfile(tarfile.TarInfo(f"{folder}/conv1_weights"))
+    with pytest.raises(InputError, match="the tar has two files of one name"):
+        read_arrays(file, "net")
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (300, 2), (1, 2, 3, 4)])
 def test_a_tensors_file_gives_its_numbers(shape: tuple[int, ...]) -> None:
     array = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     np.testing.assert_array_equal(tensor_of(lod_tensor(array)), array)
-    for damaged in (lod_tensor(array)[:-1], lod_tensor(array) + b"\0", b"\1" + lod_tensor(array)[1:], b""):
+    for damaged in (
+        lod_tensor(array)[:16] + b"\xff" * 400_000,
+        lod_tensor(array)[:-1],
+        lod_tensor(array) + b"\0",
+        b"\1" + lod_tensor(array)[1:],
+        b"",
+    ):
         with pytest.raises(ValueError, match="tensor"):
             tensor_of(damaged)
 

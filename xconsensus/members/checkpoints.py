@@ -21,11 +21,13 @@ _WRAPPERS = ("module", "model", "net", "_orig_mod")  # what DataParallel, Lightn
 _COUNTERS = ("num_batches_tracked", "n_averaged")  # inference never reads these
 _DAMAGED = "truncated, or not such a file"
 _SAVE_ALONE = "save the weights alone, where you trust the file: torch.save(model.state_dict(), path)"
+_SAVE_ALONE_IN_PADDLE = "save the weights alone: paddle.save(network.state_dict(), path, protocol=4)"
 _BEGINNINGS = {  # of files that are something else
     rb"version https://git-lfs": "a git-lfs pointer to the file; `git lfs pull` fetches it",
     rb"(\xef\xbb\xbf)?\s*<[^\0]*$": "a web page (HTML or XML); fetch the file itself",
     rb"\x89HDF": "an HDF5 file, as Keras writes; it takes a torch checkpoint or safetensors",
     rb"\x1f\x8b": "compressed by gzip; unpack it first",
+    rb"(?s)\0{16}.{2}\0\0\x08": f"tensors of Paddle's without their names (.pdiparams); {_SAVE_ALONE_IN_PADDLE}",
 }
 
 
@@ -71,8 +73,9 @@ def read_arrays(path: Path, name: str) -> dict[str, NDArray[Any]]:
             as_tar = not is_pickle(file.read(4))
         return read_acnet(path) if as_tar else read_pdparams(path)
     except Exception as error:  # a damaged stream raises nearly anything
-        told = str(error)
-        reason = _why_unreadable(path, told) if told.startswith("GLOBAL") or not told else told
+        reason = str(error) or _DAMAGED
+        if named := re.match(r"(?s)GLOBAL (.{,100})", reason):
+            reason = f"it holds an object, {named[1]!r}, which is not unpickled; {_SAVE_ALONE_IN_PADDLE}"
         raise InputError(f"member {name}: {path} cannot be read as weights ({reason})") from error
 
 

@@ -177,7 +177,7 @@ def _member(name: str, spec: dict[str, Any], size: int, resize: int, weights_dir
         if "weights" in spec:  # in place of the library's
             spec["pretrained"] = False
         elif weights_dir:
-            spec["pretrained_file"] = upstream.local_file(name, folder)
+            spec["pretrained_file"] = upstream.local_file(name, spec["library"], folder)
     if "weights_key" in spec and not (spec.get("weights") or spec.get("pretrained_file")):
         raise InputError(f"member {name}: weights_key={spec['weights_key']} is of no use without weights: FILE")
     input_size = spec.setdefault("input_size", size)

@@ -167,9 +167,12 @@ def source_of(name: str, library: str, model: str, tag: str | bool) -> tuple[str
     return "", torchvision_weights(name, model, tag).url, ""
 
 
-def local_file(name: str, folder: Path) -> str | None:
-    """The file in ``folder`` that holds the member's pretrained weights by its name, None without one."""
-    paths = (folder / f"{name}{suffix}" for suffix in (".safetensors", ".pth", ".pt", ".pdparams", ".tar"))
+def local_file(name: str, library: str, folder: Path) -> str | None:
+    """The file in ``folder`` that holds the member's pretrained weights by its name, None without one; of several the
+    one whose suffix is the library's.
+    """
+    suffixes = [".safetensors", ".pth", ".pt", ".pdparams", ".tar"]
+    paths = (folder / f"{name}{suffix}" for suffix in suffixes[:: -1 if library == "paddle" else 1])
     return next((str(path) for path in paths if path.is_file()), None)
 
 

@@ -19,7 +19,7 @@ from xconsensus.members.at_hand import fetched, look_for_hub
 from xconsensus.members.checkpoints import as_named_by, is_counter, is_paddles, read_arrays, read_weights
 from xconsensus.members.member import Member, check_model
 from xconsensus.members.paddle import table
-from xconsensus.members.paddle.tensors import as_torch_has_them, of_the_network
+from xconsensus.members.paddle.tensors import as_torch_has_them, named_by, of_the_network
 
 
 def build(member: Member, num_classes: int, new_head: bool = True) -> nn.Module:
@@ -79,9 +79,6 @@ def _timm_model(member: Member, new_head: bool, num_classes: int, **kwargs: Any)
         return timm.create_model(full, pretrained=bool(member.pretrained), num_classes=num_classes, **kwargs)  # type: ignore[no-any-return]
     content = content_of(member)
     model: nn.Module = timm.create_model(full, num_classes=num_classes, **kwargs)
-    if is_paddles(Path(member.pretrained_file)):
-        fill_from(model, member, content, num_classes, new_head)
-        return model
     tensors = as_named_by(model.state_dict(), content)
     tensors = {key.removeprefix("module."): value for key, value in tensors.items()}  # of names that only timm knows
     try:  # with all classes of the file: for others, timm overlooks tensors that are missing
@@ -140,8 +137,20 @@ def content_of(member: Member) -> dict[str, Any]:
     """
     file = member.weights_file()
     assert file, member
-    if not is_paddles(file):
-        return read_weights(file, member.name, member.weights_key)
+    of_paddle = is_paddles(file)
+    if member.pretrained_file and of_paddle and member.library != "paddle":
+        raise InputError(
+            f"member {member.name}: {file} is Paddle's and holds no weights of {member.library}'s"
+            f" pretrained={member.pretrained}: library: paddle takes PaddleClas's, weights: FILE your own"
+        )
+    if not of_paddle:
+        tensors = read_weights(file, member.name, member.weights_key)
+        if member.pretrained_file and member.library == "paddle":
+            raise InputError(
+                f"member {member.name}: {file} holds no weights of PaddleClas's: committee.weights=libraries takes"
+                " timm's and torchvision's, weights: FILE your own"
+            )
+        return tensors
     if member.weights_key:
         raise InputError(f"member {member.name}: {file} is Paddle's and has no parts: leave weights_key out")
     return read_arrays(file, member.name)
@@ -181,7 +190,12 @@ def placed(model: nn.Module, member: Member, content: dict[str, Any], num_classe
         entry = table.entry(member.model, member.name)
         content = of_the_network(entry.name, content, source) if entry.url.endswith(".pdparams") else content
         how["network"] = entry.network
-    return as_torch_has_them(model.state_dict(), content, source, **how)
+    elif member.library != "module" and (name := named_by(content)):
+        raise InputError(
+            f"{source} is of PaddleClas's {name}, which may compute otherwise than {member.library}'s {member.model}:"
+            f" write library: paddle, model: {name}"
+        )
+    return as_torch_has_them(model, content, source, **how)
 
 
 def _is_auxiliary(key: str) -> bool:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 _EPSILON = 1e-5
 _FLOAT32 = 5  # among Paddle's kinds of data
 _MOST = 2**28  # bytes of one tensor; the largest of a ResNet-50 has 2**23
+_DESCRIPTION = 256  # bytes that describe one
 _BLOCKS = (3, 4, 6, 3)
 
 Arrays = dict[str, NDArray[Any]]
@@ -33,8 +34,11 @@ def read_acnet(path: Path) -> Arrays:
     Raises ValueError with a reason for a tar of other content.
     """
     with tarfile.open(path, "r:") as archive:
-        parts = {PurePosixPath(part.name).name: part for part in archive if part.isreg() and part.size <= _MOST}
-        given = {name: tensor_of(archive.extractfile(part).read()) for name, part in parts.items()}  # type: ignore[union-attr]
+        parts = [part for part in archive if part.isreg() and not part.issparse() and part.size <= _MOST]
+        names = [PurePosixPath(part.name).name for part in parts]
+        if len(set(names)) < len(names):
+            raise ValueError("the tar has two files of one name")
+        given = {name: tensor_of(archive.extractfile(part).read()) for name, part in zip(names, parts, strict=True)}  # type: ignore[union-attr]
     try:
         return _folded(given)
     except KeyError as error:
@@ -49,6 +53,8 @@ def tensor_of(content: bytes) -> NDArray[np.float32]:
     """
     try:
         version, levels, inner, length = struct.unpack_from("<IQIi", content)
+        if length > _DESCRIPTION:
+            raise IndexError
         shape, kind, place = [], None, 20
         while place < 20 + length:
             tag, place = _varint(content, place)

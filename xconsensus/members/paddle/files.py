@@ -7,9 +7,9 @@ says they mean, and any but four are refused. Nothing of numpy's own is called b
 
 import math
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,11 @@ from numpy.typing import NDArray
 _NAMES_OF_PARAMETERS = "StructuredToParameterName@@"
 _PIECES = "UnpackBigParamInfor@@"
 _KINDS = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "b1"}  # u2 would be bfloat16
+_AXES = 32  # the most that numpy has
 _LONG = 2**16  # letters; a text as long is an array's bytes under protocol 2
+_WAYS: Mapping[int, Any] = pickle._Unpickler.dispatch
+_SET_ITEM, _SET_ITEMS = b"su"
+_HASHING = b"\x8f\x90\x91d"  # what makes sets, and dicts as protocol 0 does: in no such file
 
 
 def is_pickle(beginning: bytes) -> bool:
@@ -34,7 +38,11 @@ def read_pdparams(path: Path) -> dict[str, NDArray[Any]]:
     """
     with path.open("rb") as file:
         try:
-            content = _Reader(file, encoding="latin1").load()
+            reader = _Reader(file, encoding="latin1")
+            reader.letters = path.stat().st_size
+            content = reader.load()
+            if file.read(1):
+                raise ValueError("something follows the state dict in it")
         except (pickle.UnpicklingError, ValueError):
             raise
         except Exception as error:  # a damaged stream raises nearly anything
@@ -43,8 +51,8 @@ def read_pdparams(path: Path) -> dict[str, NDArray[Any]]:
         raise ValueError(f"Paddle's file {'is in pieces' if isinstance(content, dict) else 'holds no state dict'}")
     content.pop(_NAMES_OF_PARAMETERS, None)
     for name, array in content.items():
-        if not isinstance(name, str) or not isinstance(array, _Array):
-            raise ValueError(f"{str(name)[:60]!r} in it is no array: paddle.save(network.state_dict(), path) alone")
+        if not isinstance(array, _Array):
+            raise ValueError(f"{name[:60]!r} in it is no array: paddle.save(network.state_dict(), path) alone")
     return {name: array.numbers() for name, array in content.items()}
 
 
@@ -69,9 +77,10 @@ class _Kind:
     __slots__ = ("order", "word")
 
     def __init__(self, word: object, *_how: object) -> None:
-        if word not in _KINDS:
-            raise ValueError(f"it holds numbers of kind {str(word)[:20]!r}; float32 is what can be taken")
-        self.word, self.order = str(word), "<"
+        if not isinstance(word, str) or word not in _KINDS:
+            kind = repr(word[:20]) if isinstance(word, str) else "without a name"
+            raise ValueError(f"it holds numbers of kind {kind}; float32 is what can be taken")
+        self.word, self.order = word, "<"
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _version, order, *rest = state
@@ -86,17 +95,18 @@ class _Kind:
 class _Array:
     """An array as the stream tells it: first that there is one, then its shape, kind and bytes."""
 
-    __slots__ = ("_state",)
+    __slots__ = ("_encode", "_state")
 
-    def __init__(self) -> None:
+    def __init__(self, encode: Callable[[str], bytes]) -> None:
+        self._encode = encode
         self._state: tuple[Any, ...] = ()
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _version, shape, kind, by_columns, data = state
-        data = data.encode("latin1") if isinstance(data, str) else data  # of Python 2
+        data = self._encode(data) if isinstance(data, str) else data  # of Python 2
         if not isinstance(kind, _Kind) or not isinstance(data, bytes):
             raise ValueError("it holds arrays of objects")
-        if not all(isinstance(size, int) and size >= 0 for size in shape):
+        if len(shape) > _AXES or not all(isinstance(size, int) and 0 <= size < 2**63 for size in shape):
             raise ValueError("an array in it has no shape")
         if math.prod(shape) * kind.dtype().itemsize != len(data):
             raise ValueError("an array in it has another size than its shape")
@@ -117,11 +127,13 @@ class _Reader(pickle._Unpickler):
     """
 
     memo: dict[int, Any]
+    stack: list[Any]
+    letters: int  # that texts may still have: as many as the file has bytes
 
     def find_class(self, module: str, name: str) -> _Meaning:
         match module, name:
             case (("numpy.core.multiarray" | "numpy._core.multiarray"), "_reconstruct"):
-                return _Meaning(lambda *_: _Array())
+                return _Meaning(lambda *_: _Array(self._encode))
             case "numpy", "ndarray":
                 return _Meaning(_refuse)  # it is named, never called
             case "numpy", "dtype":
@@ -136,7 +148,35 @@ class _Reader(pickle._Unpickler):
         if len(text) > _LONG:  # the reader remembers every text, as large again as the arrays
             for place in [place for place, value in self.memo.items() if value is text or value == (text, encoding)]:
                 del self.memo[place]
+        return self._encode(text)
+
+    def _encode(self, text: str) -> bytes:
+        """A text as bytes; a stream may name one a million times, and each would take memory of its own."""
+        self.letters -= len(text)
+        if self.letters < 0:
+            raise ValueError("it holds more numbers than bytes")
         return text.encode("latin1")
+
+    def _set_item(self) -> None:
+        self._check_names([self.stack[-2]])
+        _WAYS[_SET_ITEM](self)
+
+    def _set_items(self) -> None:
+        self._check_names(self.stack[::2])
+        _WAYS[_SET_ITEMS](self)
+
+    def _check_names(self, names: list[Any]) -> None:
+        """To look up a tuple of tuples of tuples, all the same, may take for ever."""
+        for name in names:
+            if not isinstance(name, str):
+                what = repr(name) if isinstance(name, int) else "something"
+                raise ValueError(f"{what} in it is no name: paddle.save(network.state_dict(), path) alone")
+
+    dispatch: ClassVar[dict[int, Any]] = {
+        **{key: way for key, way in _WAYS.items() if key not in _HASHING},
+        _SET_ITEM: _set_item,
+        _SET_ITEMS: _set_items,
+    }
 
 
 def _refuse(*_: object) -> Any:

@@ -95,13 +95,15 @@ def entry(name: str, member: str) -> Entry:
     return entries()[name]
 
 
-@cache
 def tensor_names(name: str) -> tuple[str, ...]:
-    """The names of the tensors in a network's file, in the order in which its modules are built."""
+    """The names of the tensors in a network's file, in the order in which its modules are built; none of a tar's."""
+    pairs = [(layer.rstrip("+~"), layer[-1] if layer[-1] in "+~" else "") for layer in _layers().get(name, ())]
+    return tuple(f"{layer}.{part}" for layer, kind in pairs for part in _OF_A_LAYER[kind])
+
+
+@cache
+def _layers() -> Mapping[str, list[str]]:
+    """The layers of each network as the file packs them."""
     packed = files(published).joinpath("authors_layers.txt.xz").read_bytes()
-    for line in lzma.decompress(packed).decode().splitlines():
-        network, *layers = line.split()
-        if network == name:
-            pairs = [(layer.rstrip("+~"), layer[-1] if layer[-1] in "+~" else "") for layer in layers]
-            return tuple(f"{layer}.{part}" for layer, kind in pairs for part in _OF_A_LAYER[kind])
-    raise KeyError(name)
+    lines = [line.split() for line in lzma.decompress(packed).decode().splitlines()]
+    return {network: layers for network, *layers in lines}
