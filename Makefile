@@ -51,10 +51,10 @@ help: ## list the targets
 	$(INSTALL) --editable '.[test,lint]'
 	@touch $@
 
-# all that CI needs, resolved once
-.venv/.complete: pyproject.toml constraints.txt | .venv/bin/python
-	$(INSTALL) --editable '.[build,joblib,lint,ray,slurm,test]'
-	@touch .venv/.installed .venv/.tested .venv/.clustered .venv/.linted $@
+# all that .ci/run needs, resolved once
+.venv/.checked: pyproject.toml constraints.txt | .venv/bin/python
+	$(INSTALL) --editable '.[build,lint,test]'
+	@touch .venv/.installed .venv/.tested .venv/.linted $@
 
 .venv/.audited: .venv/.installed
 	$(INSTALL) --editable '.[audit]'

@@ -46,7 +46,7 @@ def members(specifications: dict[str, Any], **more: Any) -> list[Member]:
 
 def of_the_committees() -> list[Member]:
     """One member of each preprocessing in the catalogue, from which all committees' tags come, and of `OTHERS`."""
-    every = members({name: entry.specification() for name, entry in entries().items()} | OTHERS)
+    every = members({name: entry.specification("libraries") for name, entry in entries().items()} | OTHERS)
     return list({(*pixels_by(member), member.mean, member.std): member for member in every}.values())
 
 
