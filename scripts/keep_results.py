@@ -1,6 +1,6 @@
 """Copy a run's tables and figures to docs/results; galleries of photographs are not ours to distribute.
 
-Usage: python scripts/keep_results.py OUTPUTS/DATASET/ [--galleries]   (those of `shapes`, which draws its own images)
+Usage: python scripts/keep_results.py OUTPUTS/DATASET/ [--galleries]   (--galleries: figures 1 and 15 too, for `shapes`)
 """
 
 import shutil
@@ -20,7 +20,7 @@ def main() -> None:
     committees = sorted(source.glob("tables/*/"))
     if len(committees) != 1:
         sys.exit(f"{source}: tables/ of one committee are wanted, there are {[path.name for path in committees]}")
-    left_out = () if "--galleries" in sys.argv else GALLERIES
+    left_out = tuple(set(GALLERIES) - ({"fig01", "fig15"} if "--galleries" in sys.argv else set()))
     tables = [path for path in committees[0].iterdir() if path.suffix in (".csv", ".md")]
     figures = (source / "figures" / committees[0].name).glob("*.png")
     kept = sorted([*tables, *(path for path in figures if not path.name.startswith(left_out))])

@@ -29,7 +29,7 @@ def test_galleries_are_left_out_and_old_results_replaced(tmp_path: Path, monkeyp
     (tmp_path / "results/pets/old.csv").touch()
     plain = {"table2.csv", "table2.md", "fig05.png"}
     assert keep(monkeypatch, tmp_path) == plain
-    assert keep(monkeypatch, tmp_path, "--galleries") == plain | {"fig03_1.png", "fig15.png"}
+    assert keep(monkeypatch, tmp_path, "--galleries") == plain | {"fig15.png"}
     (tmp_path / "pets/tables/other").mkdir()
     with pytest.raises(SystemExit, match="tables/ of one committee are wanted"):
         keep(monkeypatch, tmp_path)
