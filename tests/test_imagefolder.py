@@ -11,7 +11,7 @@ from unicodedata import normalize
 
 import numpy as np
 import pytest
-from conftest import paint
+from conftest import Project, paint
 from PIL import Image, features
 
 from xconsensus import progress
@@ -602,3 +602,18 @@ def test_a_mask_that_may_be_of_two_images_is_refused(root: Path, tmp_path: Path)
 def test_a_class_that_is_named_twice_is_refused(root: Path) -> None:
     with pytest.raises(InputError, match=r"dataset\.classes: names cat twice"):
         folder(root, classes=["cat", "dog", "cat"])
+
+
+def test_a_folder_whose_masks_are_all_useless_stops_before_anything_is_spent(photographs: Project) -> None:
+    """The photographs themselves, say: each covers everything. One that can be used is enough to go on."""
+    masks = sorted((photographs.folder / "masks").rglob("*.png"))
+    whole = [path.read_bytes() for path in masks]
+    for path in masks:
+        Image.fromarray(np.full_like(np.asarray(Image.open(path)), 255)).save(path)
+    outcome = photographs.run("finetune")
+    assert outcome.code == 2
+    assert "masks/" in outcome.errors[0]
+    assert "mask is the whole image" in outcome.errors[0]
+    assert not [*photographs.outputs.rglob("predictions")]
+    masks[0].write_bytes(whole[0])
+    photographs.done("finetune")

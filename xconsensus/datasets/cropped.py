@@ -28,6 +28,8 @@ from xconsensus.progress import log, say_once
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
+_TRIED = 5  # masks that are read before anything is spent
+
 
 class Place(NamedTuple):
     """Where explained pixels lie in the whole image of ``shape`` (H, W): resize and crop undone.
@@ -151,14 +153,15 @@ class CroppedImages:
 
     def find_masks(self, records: Sequence[Record]) -> None:
         """Say how many of ``records`` have no mask, where the data set can tell without reading any; InputError naming
-        the first where all have none.
+        the first where all have none, or where none of the first few can be used, as where a folder holds no masks.
         """
         if not (self.dataset.has_masks and hasattr(self.dataset, "mask_file")):
             return
-        lacking: list[InputError] = []
+        lacking, there = list[InputError](), list[Record]()
         for record in records:
             try:
                 self.dataset.mask_file(record)
+                there.append(record)
             except InputError as error:
                 lacking.append(error)
         if lacking and len(lacking) == len(records):
@@ -167,6 +170,20 @@ class CroppedImages:
             way = "are left out" if self.skip_bad else "must not be chosen to be explained"
             way = "are not explained" if self._some_without_mask else way
             log.info(f"{len(lacking)} of {len(records)} images have no mask and {way}: {lacking[0]}")
+        if not self.skip_bad:
+            self._try(there[:_TRIED])
+
+    def _try(self, records: Sequence[Record]) -> None:
+        """InputError of the first record where no record's mask can be used."""
+        refused: list[InputError] = []
+        for record in records:
+            try:
+                self.dataset.mask(record)
+                return
+            except InputError as error:
+                refused.append(error)
+        if refused:
+            raise refused[0]
 
     def objects(self, record: Record) -> list[tuple[str, NDArray[np.bool_]]]:
         """Category and mask (size, size) of each object on the explained image; none if the data set knows of one only.
