@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 SCRIPT = Path(__file__).parents[1] / "scripts/keep_results.py"
 
@@ -24,7 +25,7 @@ def test_galleries_are_left_out_and_old_results_replaced(tmp_path: Path, monkeyp
         (tmp_path / "pets" / name).touch()
     (tmp_path / "pets/figures/ten").mkdir(parents=True)
     for name in ("fig05.png", "fig05.pdf", "fig03_1.png", "fig15.png"):
-        (tmp_path / "pets/figures/ten" / name).touch()
+        Image.new("RGB", (4, 4)).save(tmp_path / "pets/figures/ten" / name)
     (tmp_path / "results/pets").mkdir(parents=True)
     (tmp_path / "results/pets/old.csv").touch()
     plain = {"table2.csv", "table2.md", "fig05.png"}
