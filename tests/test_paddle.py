@@ -657,19 +657,26 @@ def test_the_authors_networks_see_224_pixels_of_256_as_paddleclas_does() -> None
 
 
 def test_results_of_the_libraries_weights_name_the_key_that_takes_them(photographs: Project) -> None:
-    """An older folder, whose member ResNet18 was torchvision's."""
-    alike = "{library: torchvision, model: resnet18, weights: resnet18.pth}"
-    models = photographs.folder / "models"
-    import torchvision
+    """At every stage; with that key nothing is made again."""
+    import timm
 
     torch.manual_seed(0)
-    torch.save(torchvision.models.resnet18(num_classes=2).state_dict(), models / "resnet18.pth")
-    photographs.done("finetune", f"+committee.members.ResNet18={alike}", "committee.only=[ResNet18]")
-    with_authors = "{library: paddle, model: ResNet18, weights: net.pdparams}"
-    written(models / "net.pdparams", drawn(build(member("ResNet18"), 2), table.tensor_names("ResNet18")))
-    outcome = photographs.run("finetune", f"+committee.members.ResNet18={with_authors}", "committee.only=[ResNet18]")
-    assert outcome.code == 2
-    assert "committee.weights=libraries" in outcome.errors[0]
+    torch.save(timm.create_model("resnet18").state_dict(), photographs.folder / "models/ResNet18.pth")
+    one = ["committee.catalogue=[ResNet18]", "committee.only=[ResNet18]", "committee.allow_missing=true"]
+    one += ["committee.finetune=true", "+dataset.splits.train=.", "finetune.epochs=1", "explainer=lime"]
+    with_libraries = [*one, "committee.weights=libraries"]
+    stages = ("finetune", "explain", "vote", "score", "plot")
+    for stage in stages:
+        photographs.done(stage, *with_libraries)
+    made = photographs.files()
+    for stage in (*stages, "run", "status"):
+        outcome = photographs.run(stage, *one)
+        assert outcome.code == 2, stage
+        said = outcome.out if stage == "status" else outcome.err
+        assert "is timm there, paddle now: committee.weights=libraries takes what it was made with" in said, stage
+    for stage in (*stages, "run"):
+        photographs.done(stage, *with_libraries)
+    assert photographs.files() == made
 
 
 @pytest.mark.parametrize(

@@ -204,6 +204,14 @@ def test_vote_and_score_go_on_without_missing_members_only_if_told(explained: Pr
     assert "explanations.second is absent there" in outcome.errors[0]
 
 
+def test_where_no_member_has_explanations_none_is_gone_on_without(predicted: Project) -> None:
+    predicted.done("explain", "explain.images=1")
+    for folder in (predicted.outputs / "pets/explanations/lime").iterdir():
+        shutil.rmtree(folder)
+    (line,) = predicted.run("vote", "explain.images=1", "committee.allow_missing=true").errors
+    assert "lime explanations are missing of 4 of 4 members (first, second, third, fourth): run xconsensus explain" in line
+
+
 def test_run_goes_on_without_a_failing_member_if_told_and_still_ends_with_2(predicted: Project) -> None:
     config = predicted.folder / "conf/committee/grids.yaml"
     config.write_text(config.read_text().replace("second: {", "second: {model: 'grids.py:NaN', "))

@@ -27,11 +27,12 @@ def complete_explanations(experiment: Experiment, ids: Sequence[str]) -> list[Sh
     """Every member's explanations; MissingStageError naming the members that lack some of the images."""
     members = _explanations(experiment)
     if lacking := _lacking(members, ids):
+        told = experiment.config["committee"]["allow_missing"]
+        advice = "" if told else ", and committee.allow_missing=true, which goes on without them, is not set"
         raise needs(
             "explain",
             f"{experiment.explainer_name} explanations are missing of {len(lacking)} of {len(members)} members"
-            f" ({', '.join(lacking[:5])}{' ...' if len(lacking) > 5 else ''}), and committee.allow_missing=true,"
-            " which goes on without them, is not set",
+            f" ({', '.join(lacking[:5])}{' ...' if len(lacking) > 5 else ''}){advice}",
         )
     return [shards for shards in members.values() if shards is not None]
 
