@@ -14,17 +14,20 @@ import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import Project
+from conftest import Project, done
 from numpy.typing import NDArray
+from test_paper_experiments import write_cub, write_imagenet
 from torch import nn
 
 from xconsensus.errors import InputError
 from xconsensus.experiment import predicted
+from xconsensus.members.catalogue import entries, names
 from xconsensus.members.checkpoints import is_paddles, read_arrays
 from xconsensus.members.member import Member, members_of
 from xconsensus.members.network import network_of
@@ -717,3 +720,47 @@ def test_a_dry_run_counts_what_is_to_be_downloaded(
     assert refused.code == 2
     assert entries[0].url in refused.errors[0]
     assert "HF_HUB_OFFLINE" in refused.errors[0]
+
+
+@pytest.mark.parametrize(
+    ("experiment", "write", "committee", "members"),
+    [("imagenet", write_imagenet, "imagenet81", 81), ("cub", write_cub, "cub85", 85)],
+)
+def test_a_dry_run_of_the_papers_experiments_counts_downloads(
+    experiment: str,
+    write: Callable[[Path], None],
+    committee: str,
+    members: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each file once, in float32; less one that is here. The networks themselves are not built here, for their time."""
+    monkeypatch.setenv("XCONSENSUS_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path / "torch"))
+    monkeypatch.setattr(
+        "xconsensus.stages.finetune.network_for", lambda *_, **__: SimpleNamespace(model=nn.Linear(1, 1))
+    )
+    monkeypatch.setattr("xconsensus.stages.finetune.seconds_a_pass", lambda *_: 0.0)
+    write(tmp_path / "data")
+    words = (f"experiment={experiment}", f"root={tmp_path}/data", f"output_dir={tmp_path}/outputs", "dry_run=true")
+
+    def counted() -> tuple[int, float]:
+        found = re.search(r"finetune would download (\d+) files, about (\d+\.\d\d) GB", done("finetune", *words).err)
+        assert found
+        return int(found[1]), float(found[2])
+
+    parameters = {
+        name: table.entries()[name].numbers if name in table.entries() else entries()[name].parameters
+        for name in names(committee)
+    }
+    files, gigabytes = counted()
+    assert (files, len(parameters)) == (members, members)
+    assert gigabytes == pytest.approx(4 * sum(parameters.values()) / 1e9, abs=0.006)
+    (tmp_path / "authors").mkdir()
+    name = "ShuffleNetV2_x0_25"
+    path = tmp_path / f"authors/{name}_pretrained.pdparams"
+    written(path, drawn(build(member(name), 1000), table.tensor_names(name)))
+    assert counted()[0] == members - 1

@@ -209,7 +209,9 @@ def test_where_no_member_has_explanations_none_is_gone_on_without(predicted: Pro
     for folder in (predicted.outputs / "pets/explanations/lime").iterdir():
         shutil.rmtree(folder)
     (line,) = predicted.run("vote", "explain.images=1", "committee.allow_missing=true").errors
-    assert "lime explanations are missing of 4 of 4 members (first, second, third, fourth): run xconsensus explain" in line
+    assert (
+        "lime explanations are missing of 4 of 4 members (first, second, third, fourth): run xconsensus explain" in line
+    )
 
 
 def test_run_goes_on_without_a_failing_member_if_told_and_still_ends_with_2(predicted: Project) -> None:

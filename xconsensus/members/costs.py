@@ -13,7 +13,7 @@ from xconsensus.members.network import Network, set_trainable
 from xconsensus.members.weights import build
 
 _PIXELS = 2**20  # of a timed batch at most: about what fits a core's cache, and never long on a CPU
-_SECONDS = 1.0  # that repeating it takes at most, beyond two passes
+_SECONDS = 1.0  # that a timed batch takes at most, and that batches are repeated for
 
 
 def seconds_a_pass(
@@ -25,22 +25,27 @@ def seconds_a_pass(
 
     The least of some passes, since other work on the machine only adds to it.
     """
-    images = max(1, min(batch_size, _PIXELS // size**2))
-    inputs = torch.zeros(images, 3, size, size, device=network.device, requires_grad=gradients == "inputs")
-    leaves = [inputs]
+    leaves = list(network.model.parameters())
     if gradients == "weights":
         set_trainable(network.model, True)
-        leaves = list(network.model.parameters())
-    times: list[float] = []
+
+    def seconds(images: int) -> float:
+        """The time of one pass of some images."""
+        inputs = torch.zeros(images, 3, size, size, device=network.device, requires_grad=gradients == "inputs")
+        started = time.perf_counter()
+        out = network(inputs).softmax(1)[:, 0].sum()
+        if gradients:
+            torch.autograd.grad(out, [inputs] if gradients == "inputs" else leaves, allow_unused=True)
+        float(out.detach())
+        return time.perf_counter() - started
+
     with torch.set_grad_enabled(gradients is not None):
-        while len(times) < 2 or (len(times) < 5 and sum(times) < _SECONDS):  # the first one warms up
-            started = time.perf_counter()
-            out = network(inputs).softmax(1)[:, 0].sum()
-            if gradients:
-                torch.autograd.grad(out, leaves, allow_unused=True)
-            float(out.detach())
-            times.append(time.perf_counter() - started)
-    return min(times[1:]) / images
+        one = [seconds(1) for _ in range(2)][-1]  # the first pass warms up
+        images = max(1, min(batch_size, _PIXELS // size**2, int(_SECONDS / one)))
+        times = [seconds(images)]
+        while len(times) < 5 and sum(times) < _SECONDS:
+            times.append(seconds(images))
+    return min(times) / images
 
 
 def operations_a_pass(member: Member, classes: int) -> int:
