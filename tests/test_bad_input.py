@@ -14,6 +14,12 @@ from conftest import Outcome, Project, paint, xconsensus
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+SURE = """
+
+class Sure(Grid):
+    def forward(self, inputs):
+        return 0 * super().forward(inputs) + torch.tensor([200.0, 0.0])
+"""
 STAGES = ("finetune", "explain", "vote", "score", "plot")
 
 
@@ -594,3 +600,15 @@ def test_an_output_folder_that_cannot_be_made(photographs: Project) -> None:
     (photographs.outputs / "pets").mkdir(parents=True)
     (photographs.outputs / "pets/predictions").write_text("a file where the folder should be")
     refused(photographs.run("finetune", "committee.only=[first]"), "predictions", folder=photographs.folder)
+
+
+def test_members_that_nothing_changes_are_drawn_without_scores(photographs: Project) -> None:
+    """The softmax of each is 1 for one class whatever it sees."""
+    module = photographs.folder / "models/grids.py"
+    module.write_text(module.read_text() + SURE)
+    arguments = ("committee.member_defaults={library: module, model: 'grids.py:Sure'}", "dataset.masks=null", "explainers=[lime]")
+    outcome = photographs.done("run", *arguments)
+    assert "one value everywhere" in outcome.err
+    assert "no consensus scores" in outcome.err
+    assert "Correlations" not in outcome.out
+    assert "consensus_score" not in pd.read_csv(photographs.outputs / "pets/tables/grids/table2.csv")

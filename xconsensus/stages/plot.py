@@ -205,8 +205,10 @@ def _print(found: Results) -> None:
     of_ensemble = {words: found.first.members[column].iloc[-1] for column, words in ENSEMBLES.values()}
     known = " and ".join(f"{value:.3f} by {words}" for words, value in of_ensemble.items() if value == value)
     print(f"Row consensus: ensemble by {found.ensemble}; its accuracy is {known or 'unknown'}.\n")
-    print(f"Correlations over the members, with {100 * found.level:g} % intervals\n")
-    print(rendering.to_text(named(tables.correlations(found.members, level=found.level)), found.shown_titles))
+    correlations = tables.correlations(found.members, level=found.level)
+    if len(correlations):
+        print(f"Correlations over the members, with {100 * found.level:g} % intervals\n")
+        print(rendering.to_text(named(correlations), found.shown_titles))
     claims = TABLES["comparison"]
     if not claims.lack(found, by_name=False):
         print("\n" + "\n".join(conclusion(claims.draw(*claims.arguments(found)[""]))) + "\n")
