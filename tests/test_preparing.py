@@ -155,6 +155,14 @@ def test_a_network_without_any_begins_with_the_linear_probe_of_its_pooled_featur
     torch.testing.assert_close(network(inputs).softmax(1), expected, rtol=1e-3, atol=1e-4)
 
 
+def test_features_that_no_probe_can_be_fitted_to_are_told() -> None:
+    model = Rectified()
+    with torch.no_grad():
+        model.stem.weight.mul_(1e20)
+    with pytest.raises(InputError, match=r"member m: .* given up to \d\.\de\+\d\d, .*finetune.prepare=false"):
+        Preparation(Network(member(), model), ("head.weight", "head.bias")).fit(batches)
+
+
 def test_the_probe_is_scikit_learn_s_logistic_regression() -> None:
     draws = np.random.default_rng(0)
     labels = np.arange(60) % 3

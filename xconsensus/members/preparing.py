@@ -47,7 +47,7 @@ class Preparation:
 
         Layers' mean and variance become those of what reaches them, their weight and bias what undoes that: but for
         the head, the function stays as it is, to rounding. The head becomes zero, or the probe of a network that has
-        no batch normalisation.
+        no batch normalisation. Raises InputError naming the member whose features no probe can be fitted to.
         """
         with torch.no_grad():
             put_back(self.network.model, self._norms, (inputs for inputs, _ in batches()))
@@ -149,7 +149,8 @@ def _probe(
     """Set the head to the linear classifier of the images' pooled features.
 
     A head of convolution gets a bias so large that nothing that it gives is negative: it is softmax that follows, or,
-    as in SqueezeNet, a rectifier, behind which a head of zeros never learns.
+    as in SqueezeNet, a rectifier, behind which a head of zeros never learns. Raises InputError naming the member whose
+    features are too large.
     """
     found, labels, lowest = list[Tensor](), list[Tensor](), [0.0]
 
@@ -160,7 +161,13 @@ def _probe(
         for inputs, label in batches():
             network(inputs)
             labels.append(label)
-    weight, bias = linear_probe(torch.cat(found), torch.cat(labels), head.weight.shape[0])
+    features = torch.cat(found)
+    if not features.square().isfinite().all():
+        raise InputError(
+            f"member {network.member.name}: on training images its head is given up to {features.abs().max():.1e}, to"
+            " which nothing can be fitted: look at its weights, mean and std, or set finetune.prepare=false"
+        )
+    weight, bias = linear_probe(features, torch.cat(labels), head.weight.shape[0])
     head.weight.copy_(weight.view_as(head.weight))
     assert head.bias is not None
     head.bias.copy_(bias)
