@@ -36,8 +36,10 @@ def difference(made: Settings, wanted: Settings) -> str | None:
     """
     there, now = flat(made), flat(wanted)
     for key in ("library", "member.library"):
-        if now.get(key) == "paddle" and (library := there.get(key)) in ("timm", "torchvision"):
-            return f"{key} is {library} there, paddle now: committee.weights=libraries takes what it was made with"
+        one, other = there.get(key), now.get(key)
+        if {one, other} in ({"paddle", "timm"}, {"paddle", "torchvision"}):
+            weights = "authors" if one == "paddle" else "libraries"
+            return f"{key} is {one} there, {other} now: committee.weights={weights} takes what it was made with"
     for key in [*now, *there]:
         one, other = there.get(key, "absent"), now.get(key, "absent")
         if one != other:
