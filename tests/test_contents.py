@@ -94,6 +94,15 @@ def test_a_replaced_photograph_stops_every_stage_and_alone_is_done_again(scored:
     assert in_parts == tables_of(scored)
 
 
+def test_what_images_held_is_read_by_its_name_of_before(scored: Project) -> None:
+    for path in (scored.outputs / "pets/contents").iterdir():
+        path.rename(path.with_suffix(".safetensors"))
+    scored.done("run", LIME)
+    replace_photograph(scored)
+    refused(scored.run("vote", LIME), "image cat/1.png held something else")
+    assert [*scored.outputs.rglob("*.digests")] == []
+
+
 def test_touched_photographs_are_the_same(scored: Project) -> None:
     before = scored.files()
     for path in scored.folder.rglob("*.png"):

@@ -125,7 +125,7 @@ def test_the_disk_holds_what_the_contract_says_and_nothing_else(root: Path) -> N
         ),
         "tables/quartet/fig08.csv",
         ".locks",
-        *(f"contents/{split}.safetensors" for split in ("train", "test", "explain")),
+        *(f"contents/{split}.digests" for split in ("train", "test", "explain")),
         *(f"status/probe/{member}.json" for member in MEMBERS),
         *(f"status/{kind}/quartet.json" for kind in ("plot", "tables")),
         *(f"status/finetune/{member}.json" for member in MEMBERS),

@@ -36,8 +36,10 @@ class Store:
         return self.root / "predictions" / safe_name(split, "split") / f"{safe_name(member, 'member')}.safetensors"
 
     def contents(self, split: str) -> Path:
-        """What the images of a split held when they were looked at."""
-        return self.root / "contents" / f"{safe_name(split, 'split')}.safetensors"
+        """What the images of a split held when they were looked at: no tensors of the user's, so of no such name."""
+        path = self.root / "contents" / f"{safe_name(split, 'split')}.digests"
+        before = path.with_suffix(".safetensors")  # the name of before, kept where it is there
+        return before if before.is_file() else path
 
     def worklog(self, stage: str, name: str) -> Path:
         """The log of a stage's work on a member, or on a committee's figures; explain has a folder an explainer."""
