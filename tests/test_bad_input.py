@@ -606,7 +606,11 @@ def test_members_that_nothing_changes_are_drawn_without_scores(photographs: Proj
     """The softmax of each is 1 for one class whatever it sees."""
     module = photographs.folder / "models/grids.py"
     module.write_text(module.read_text() + SURE)
-    arguments = ("committee.member_defaults={library: module, model: 'grids.py:Sure'}", "dataset.masks=null", "explainers=[lime]")
+    arguments = (
+        "committee.member_defaults={library: module, model: 'grids.py:Sure'}",
+        "dataset.masks=null",
+        "explainers=[lime]",
+    )
     outcome = photographs.done("run", *arguments)
     assert "one value everywhere" in outcome.err
     assert "no consensus scores" in outcome.err

@@ -111,14 +111,24 @@ def test_the_disk_holds_what_the_contract_says_and_nothing_else(root: Path) -> N
         *(
             f"scores/quartet/{explainer}/{table}{suffix}"
             for explainer in EXPLAINERS
-            for table in ("estimation", "measures", "several", "rules", "pairs", "baselines")
+            for table in ("intervals", "estimation", "measures", "several", "rules", "pairs", "baselines")
             for suffix in (".csv", ".json")
         ),
         *(f"figures/quartet/{figure}{suffix}" for figure in figures for suffix in (".png", ".pdf", ".txt")),
         *(
             f"tables/quartet/{table}.{kind}"
             for table in (
-                *("table2", "correlations", "subsets", "measures", "rules", "baselines", "sigma", "estimation"),
+                *(
+                    "table2",
+                    "correlations",
+                    "intervals",
+                    "subsets",
+                    "measures",
+                    "rules",
+                    "baselines",
+                    "sigma",
+                    "estimation",
+                ),
                 "comparison",
             )
             for kind in ("csv", "md", "tex")

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy import stats
 
 from xconsensus.errors import InputError
@@ -12,12 +13,14 @@ from xconsensus.scores.metrics import (
     areas,
     average_precision,
     average_precisions,
+    bootstrap_correlation,
     bootstrap_mean,
     correlation,
     without_spread,
 )
 
 sklearn_metrics = pytest.importorskip("sklearn.metrics")
+Floats = NDArray[np.float64]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -282,6 +285,65 @@ def test_bootstrap_does_not_depend_on_other_members_and_depends_on_seed() -> Non
     low, high = bootstrap_mean(samples, draws=100, seed=5)
     np.testing.assert_allclose(bootstrap_mean(samples[:, :1], draws=100, seed=5), [low[:1], high[:1]])
     assert not np.array_equal(low, bootstrap_mean(samples, draws=100, seed=6)[0])
+
+
+def test_the_interval_over_members_of_one_image_is_scipys_bootstrap_of_pairs() -> None:
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=12)
+    y = x + rng.normal(size=12)
+    found = bootstrap_correlation(x[None], y, draws=4000)
+
+    def r(first: Floats, second: Floats, axis: int = -1) -> Floats:
+        return np.asarray(stats.pearsonr(first, second, axis=axis).statistic)
+
+    theirs = stats.bootstrap(
+        (x, y), r, n_resamples=4000, paired=True, method="percentile", vectorized=True, random_state=0
+    ).confidence_interval
+    np.testing.assert_allclose(found, [theirs.low, theirs.high], atol=0.03)
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_the_interval_over_members_and_images_is_that_of_drawing_both_in_turn(both: bool) -> None:
+    rng = np.random.default_rng(4)
+    quality = rng.normal(size=8)
+    samples = quality + rng.normal(0, 3, size=(20, 8))
+    second = quality + rng.normal(0, 3, size=(20, 8)) if both else quality
+    found = bootstrap_correlation(samples, second, draws=3000, level=0.8)
+    plain = []
+    for _ in range(3000):
+        images, members = rng.integers(20, size=20), rng.integers(8, size=8)
+        y = second[images].mean(0) if both else second
+        plain.append(np.corrcoef(samples[images].mean(0)[members], y[members])[0, 1])
+    np.testing.assert_allclose(found, np.nanpercentile(plain, [10, 90]), atol=0.06)
+
+
+def test_what_is_drawn_has_a_wider_interval_where_images_differ() -> None:
+    quality = np.linspace(0, 1, 9)
+    rng = np.random.default_rng(5)
+    alike, unlike = quality + rng.normal(0, 0.3, 9) + np.zeros((30, 1)), quality + rng.normal(0, 6, (30, 9))
+    unlike += alike.mean(0) - unlike.mean(0)  # of the same means, so of the same r
+    narrow, wide = (np.subtract(*bootstrap_correlation(each, quality)[::-1]) for each in (alike, unlike))
+    assert wide > 1.2 * narrow
+
+
+def test_members_without_a_number_are_left_out_of_the_interval_of_r() -> None:
+    rng = np.random.default_rng(6)
+    samples, second = rng.normal(size=(10, 6)), rng.normal(size=6)
+    kept = bootstrap_correlation(samples, second)
+    blank = np.hstack([samples, np.full((10, 1), np.nan), rng.normal(size=(10, 1))])
+    assert bootstrap_correlation(blank, [*second, 1.0, np.nan]) == kept
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isnan(bootstrap_correlation(samples[:, :3], second[:3])).all()
+        assert np.isnan(bootstrap_correlation(samples, np.ones(6))).all()
+
+
+@pytest.mark.parametrize(("first", "second"), [((6,), (6,)), ((4, 6), (5,)), ((4, 6), (3, 6)), ((0, 6), (6,))])
+def test_samples_of_other_images_or_members_have_no_interval_of_r(
+    first: tuple[int, ...], second: tuple[int, ...]
+) -> None:
+    with pytest.raises(InputError, match="bootstrap: samples of shapes"):
+        bootstrap_correlation(np.ones(first), np.ones(second))
 
 
 def test_bootstrap_leaves_out_nan_and_gives_nan_only_to_members_without_numbers() -> None:

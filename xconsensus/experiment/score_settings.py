@@ -35,7 +35,7 @@ from xconsensus.store.shards import Shards
 from xconsensus.store.tensors import read_header, read_tensor
 
 # tables that scores of earlier versions lack, and hold without
-LATER = ("several", "estimation", "measures", "rules", "pairs", "baselines")
+LATER = ("intervals", "several", "estimation", "measures", "rules", "pairs", "baselines")
 
 
 def _rules(experiment: Experiment) -> dict[str, str]:
@@ -94,6 +94,8 @@ def tables_settings(experiment: Experiment, consensus: Shards, images: int) -> d
     if len(rules := rules_of(experiment)) > 1:
         found["rules"] = {**of_all, **weights, "rules": [rule.name for rule in rules]}
     # after the members' tables, of which these are made
+    if len(experiment.shown_members) > 3:  # r has no interval of three
+        found["intervals"] = {**of_all, **similarity, **scored}
     if experiment.dataset.has_masks:
         found["baselines"] = {**of_all, **scored}
     if hasattr(experiment.dataset, "instances"):

@@ -53,6 +53,10 @@ MEASURED = Need(
 PAIRED = Need(lambda r: any(each.pairs is not None for each in r.scores.values()), "scores have no pairs.csv")
 BESIDE = Need(lambda r: any(each.baselines is not None for each in r.scores.values()), "scores have no baselines.csv")
 BY_RULES = Need(lambda r: any(each.rules is not None for each in r.scores.values()), "scores have no rules.csv")
+IN_INTERVALS = Need(
+    lambda r: all(each.intervals is not None for each in r.scores.values()),
+    "it takes four members; where scores are of an earlier version, run score again",
+)
 ESTIMATED = Need(
     lambda r: all(each.estimation is not None and len(each.estimation) for each in r.scores.values()),
     "it takes four members, and labels; where scores are of an earlier version, run score again",
@@ -174,6 +178,10 @@ def _rules(results: Results) -> Arguments:
     return results.members, found, results.level
 
 
+def _intervals(results: Results) -> Arguments:
+    return ({name: each.intervals for name, each in results.scores.items()},)
+
+
 def _estimation(results: Results) -> Arguments:
     return ({name: each.estimation for name, each in results.scores.items()},)
 
@@ -275,6 +283,7 @@ _TABLES = (
     Entry("table1", "five models in order", tables.table1, _one(_table1), (), _IMAGENET, (TABLE_1,), True),
     Entry("table2", "accuracy, scores and mAP", tables.table2, _one(_members), (), _BOTH, published=True),
     Entry("correlations", "all correlations, with intervals", tables.correlations, _one(_correlations), published=True),
+    Entry("intervals", "r over members and images", tables.intervals, _one(_intervals), (ACCURACIES, IN_INTERVALS)),
     Entry("subsets", "r of some members alone", tables.subsets, _one(_leveled), (ACCURACIES, SCORED), published=True),
     Entry("several", "sec51 in numbers", tables.several, _one(lambda r: (r.several,)), (OBJECTS, COUNTED)),
     Entry("measures", "what goes with accuracy", tables.measures, _one(_measures), (ACCURACIES, MEASURED)),

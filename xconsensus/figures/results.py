@@ -58,11 +58,10 @@ class Images:
 class Scores:
     """One explainer's scores: its ``method``, the tables that `score` writes, and its maps.
 
-    ``growing``, ``random``, ``family``, ``diluted``, ``estimation``, ``measures``, ``rules``, ``pairs``,
-    ``baselines``, ``objects`` and ``several`` are None where the run has none. ``map_of`` gives a member's explanation,
-    or the consensus, (H, W), by member and image id;
-    ``prediction_of`` the class that a member predicts, in words, and its probability. ``extras`` is how many others
-    join the family in a random committee.
+    ``growing``, ``random``, ``family``, ``diluted``, ``intervals``, ``estimation``, ``measures``, ``rules``,
+    ``pairs``, ``baselines``, ``objects`` and ``several`` are None where the run has none. ``map_of`` gives a member's
+    explanation, or the consensus, (H, W), by member and image id; ``prediction_of`` the class that a member predicts,
+    in words, and its probability. ``extras`` is how many others join the family in a random committee.
     """
 
     members: pd.DataFrame
@@ -73,6 +72,7 @@ class Scores:
     random: pd.DataFrame | None = None
     family: pd.DataFrame | None = None
     diluted: pd.DataFrame | None = None
+    intervals: pd.DataFrame | None = None
     estimation: pd.DataFrame | None = None
     measures: pd.DataFrame | None = None
     rules: pd.DataFrame | None = None

@@ -219,6 +219,12 @@ def rules(
     return table[["explainer", *table.columns.drop("explainer")]]
 
 
+def intervals(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Each explainer's intervals.csv, one below the other."""
+    table = pd.concat([table.assign(explainer=name) for name, table in tables.items()], ignore_index=True)
+    return table[["explainer", *table.columns.drop("explainer")]]
+
+
 def baselines(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Each explainer's baselines.csv, one below the other."""
     table = pd.concat([table.assign(explainer=name) for name, table in tables.items()])

@@ -340,7 +340,7 @@ class Plot:
     )
     tables: list[str] = key(
         [
-            *("table1", "table2", "correlations", "subsets", "several", "measures", "rules", "baselines"),
+            *("table1", "table2", "correlations", "intervals", "subsets", "several", "measures", "rules", "baselines"),
             *("sigma", "estimation", "comparison"),
         ],
         "tables that are written",

@@ -1,7 +1,7 @@
 """How well explanations agree: with an object's outline (average precision), and with each other (correlation)."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import permutations
@@ -252,21 +252,80 @@ def bootstrap_mean(samples: ArrayLike, draws: int = 1000, seed: int = 0, level: 
     table = np.asarray(samples, dtype=np.float64)
     if table.ndim != 2 or len(table) == 0:
         raise InputError(f"bootstrap: samples of shape {table.shape}; give (images, members), at least one image")
-    images = len(table)
-    present = np.isfinite(table).astype(np.float64)
-    filled = np.where(present > 0, table, 0)
     generator = np.random.default_rng(seed)
-    means = np.empty((draws, table.shape[1]))
+    means = np.concatenate([_means(table, times) for times in _resamplings(generator, draws, len(table))])
+    low, high = _percentiles(means, level)
+    return low, high
+
+
+def bootstrap_correlation(
+    first: ArrayLike, second: ArrayLike, draws: int = 1000, seed: int = 0, level: float = 0.95
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of Pearson's r over members and images at once: each draw resamples both,
+    independently of each other (the pigeonhole bootstrap, Owen 2007, doi 10.1214/07-AOAS122).
+
+    Parameters
+    ----------
+    first, second : what is correlated over the members: (images, members), of which it is the mean over images, NaN
+        where there is none; or (members,), where images do not matter, as for accuracy.
+    draws, seed : how many resamplings, and of which numbers.
+    level : of the interval, in 0..1.
+
+    Returns its ends, NaN and NaN with fewer than 4 members that have both. Draws without an r, as of one member over
+    and over, are left out.
+
+    Raises InputError if neither is (images, members), or they are not of the same images and members.
+    """
+    both = [np.asarray(each, dtype=np.float64) for each in (first, second)]
+    tables = [each for each in both if each.ndim == 2]
+    images = len(tables[0]) if tables else 0
+    if images == 0 or len({each.shape if each.ndim == 2 else (images, *each.shape) for each in both}) > 1:
+        shapes = " and ".join(str(each.shape) for each in both)
+        raise InputError(f"bootstrap: samples of shapes {shapes}; give (images, members), and the same or (members,)")
+    known = np.isfinite([mean_over_images(each) if each.ndim == 2 else each for each in both]).all(0)
+    both, members = [each[..., known] for each in both], int(known.sum())
+    if members < 4:
+        return float("nan"), float("nan")
+    generator = np.random.default_rng(seed)
+    found = []
+    for times in _resamplings(generator, draws, images):
+        who = generator.integers(members, size=(len(times), members))
+        drawn = (_means(each, times) if each.ndim == 2 else np.tile(each, (len(times), 1)) for each in both)
+        found.append(_row_by_row(*(np.take_along_axis(each, who, axis=1) for each in drawn)))
+    low, high = _percentiles(np.concatenate(found), level)
+    return float(low), float(high)
+
+
+def _percentiles(draws: Floats, level: float) -> Floats:
+    """The ends of the interval of a level in 0..1 of some draws (n, ...), NaN left out: (2, ...)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # that all are NaN
+        return np.asarray(np.nanpercentile(draws, [50 * (1 - level), 50 * (1 + level)], axis=0))
+
+
+def _resamplings(generator: np.random.Generator, draws: int, images: int) -> Iterator[Floats]:
+    """How often each image is drawn in each of some draws, (draws, images) in all, in blocks that fit memory."""
     block = max(1, _BLOCK // images)
     for start in range(0, draws, block):
         picks = generator.integers(images, size=(min(block, draws - start), images))
-        weights = np.stack([np.bincount(row, minlength=images) for row in picks]).astype(np.float64)
-        with np.errstate(invalid="ignore"):
-            means[start : start + len(picks)] = (weights @ filled) / (weights @ present)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        low, high = np.nanpercentile(means, [50 * (1 - level), 50 * (1 + level)], axis=0)
-    return low, high
+        yield np.stack([np.bincount(row, minlength=images) for row in picks]).astype(np.float64)
+
+
+def _means(table: Floats, times: Floats) -> Floats:
+    """Means (draws, members) of a table (images, members) whose images are drawn so many times, NaN left out."""
+    present = np.isfinite(table)
+    with np.errstate(invalid="ignore"):
+        return np.asarray((times @ np.where(present, table, 0)) / (times @ present.astype(np.float64)))
+
+
+def _row_by_row(x: Floats, y: Floats) -> Floats:
+    """Pearson's r of each row of x with that of y, (n,); NaN where one is constant up to rounding, or has a NaN."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        flat = [np.ptp(each, axis=1) <= 1e-12 * np.abs(each).max(axis=1) for each in (x, y)]
+        centred = [each - each.mean(axis=1, keepdims=True) for each in (x, y)]
+        lengths = [np.linalg.norm(each, axis=1) for each in centred]
+        r = (centred[0] * centred[1]).sum(axis=1) / (lengths[0] * lengths[1])
+    return np.where(flat[0] | flat[1], np.nan, r)
 
 
 def mean_over_images(samples: ArrayLike) -> Floats:
@@ -288,3 +347,7 @@ class Intervals:
     def of(self, samples: ArrayLike) -> tuple[Floats, Floats]:
         """Low and high ends (members,) of the means of samples (images, members), as `bootstrap_mean` has them."""
         return bootstrap_mean(samples, self.draws, self.seed, self.level)
+
+    def of_correlation(self, first: ArrayLike, second: ArrayLike) -> tuple[float, float]:
+        """Ends of Pearson's r over members and images at once, as `bootstrap_correlation` has them."""
+        return bootstrap_correlation(first, second, self.draws, self.seed, self.level)

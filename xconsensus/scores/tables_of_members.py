@@ -107,6 +107,26 @@ def correlations_table(members: pd.DataFrame, level: float) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def intervals_table(members: pd.DataFrame, images: pd.DataFrame, intervals: Intervals) -> pd.DataFrame:
+    """intervals.csv: r of every pair of `correlations_table`, with Fisher's interval, which is over the members, and
+    one over members and images at once. Accuracy, of the test images, is taken as it is in the latter.
+
+    ``members`` and ``images`` are members.csv and images.csv.
+    """
+    own = members[members["member"] != ENSEMBLE].set_index("member")
+    samples: dict[str, Floats] = {"accuracy": own["accuracy"].to_numpy()}
+    for name, column in (("consensus_score", "similarity"), ("mean_average_precision", "average_precision")):
+        if name in own:
+            samples[name] = images.pivot(index="image_id", columns="member", values=column)[own.index].to_numpy()
+    rows = []
+    for x, y in combinations(samples, 2):
+        found = correlation(own[x], own[y], intervals.level)
+        fishers = {"n": found.n, "pearson_r": found.pearson_r, "low": found.pearson_low, "high": found.pearson_high}
+        low, high = intervals.of_correlation(samples[x], samples[y])
+        rows.append({"x": x, "y": y, **fishers, "members_and_images_low": low, "members_and_images_high": high})
+    return pd.DataFrame(rows).rename(columns={"low": "members_low", "high": "members_high"})
+
+
 def with_mask_kind(table: pd.DataFrame, kind: str) -> pd.DataFrame:
     """The table, with the column masks where what average precision is taken to has a ``kind``, as boxes."""
     return table.assign(masks=kind) if kind else table

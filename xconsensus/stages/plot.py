@@ -266,7 +266,7 @@ def _scores(experiment: Experiment, records: Sequence[Record]) -> Scores:
     folder = experiment.store.scores(experiment.committee, experiment.explainer_name)
     settings = tables_settings(experiment, consensus_of(experiment), len(records))
     check_scores(experiment, folder, settings, records)
-    others = ("estimation", "measures", "rules", "pairs", "baselines", "several", "objects")
+    others = ("intervals", "estimation", "measures", "rules", "pairs", "baselines", "several", "objects")
     tables_of = ("growing", "random", "family", "diluted", *others)
     known = [name for name in tables_of if name in settings or name == "objects"]  # objects.csv is one of members'
     optional = {name: read_csv(path) for name in known if (path := folder / f"{name}.csv").is_file()}

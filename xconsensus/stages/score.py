@@ -27,7 +27,14 @@ from xconsensus.scores.measures import measures_table, of_predictions, scores_by
 from xconsensus.scores.metrics import correlation, mean_over_images, without_spread
 from xconsensus.scores.rules import rules_table
 from xconsensus.scores.several import several_table, sizes_table
-from xconsensus.scores.tables_of_members import Measured, correlations_table, images_table, members_table, noise
+from xconsensus.scores.tables_of_members import (
+    Measured,
+    correlations_table,
+    images_table,
+    intervals_table,
+    members_table,
+    noise,
+)
 from xconsensus.store.files import read_csv, read_json, read_settings, write_csv, write_json, write_long_csv
 from xconsensus.store.locks import claimed
 from xconsensus.store.provenance import Settings, check_settings
@@ -127,6 +134,12 @@ def _say_what_is_left_out(given: Given, measured: Measured, members: pd.DataFram
         log.info(f"masks are {kind}, {whole} of {len(given.records)} the whole explained image, where any map has AP 1")
     if np.isfinite(measured.reliability).any() and (line := noise(members, measured.reliability)):
         log.info(f"{experiment.explainer_name}: {line}")
+
+
+def make_intervals(given: Given, path: Path, settings: Settings) -> None:
+    """Write intervals.csv: what of r members and images decide."""
+    members, images = (read_csv(path.with_name(f"{name}.csv")) for name in ("members", "images"))
+    write_csv(path, given.marked(intervals_table(members, images, given.intervals)), settings)
 
 
 def make_several(given: Given, path: Path, settings: Settings) -> None:
@@ -280,6 +293,7 @@ MAKERS: dict[str, Callable[[Given, Path, Settings], None]] = {
     "family": make_family,
     "diluted": make_diluted,
     "members": make_members,
+    "intervals": make_intervals,
     "several": make_several,
     "baselines": make_baselines,
     "estimation": make_estimation,
