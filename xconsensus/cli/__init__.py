@@ -118,8 +118,12 @@ def _help_with_sentences() -> Iterator[None]:
     if not {"--help", "-h"}.intersection(sys.argv):
         yield
         return
+    from hydra.core.config_store import ConfigStore
+
     from xconsensus.keys.shown import with_sentences
 
+    # for each group that it lists Hydra would copy the store of all configs, which takes three quarters of the time
+    setattr(ConfigStore, "__deepcopy__", lambda store, _: store)  # noqa: B010
     text = StringIO()
     try:
         with redirect_stdout(text):
