@@ -102,7 +102,11 @@ def test_opaque_modes_become_what_pillow_says(tmp_path: Path, mode: str) -> None
     path = tmp_path / ("x.tiff" if mode in ("CMYK", "YCbCr", "LAB") else "x.png")
     image.save(path)
     with Image.open(path) as again:
-        np.testing.assert_array_equal(read_rgb(path), np.asarray(again.convert("RGB")))
+        try:
+            expected = np.asarray(again.convert("RGB"))
+        except OSError as error:  # YCbCr in TIFF, before Pillow 13
+            pytest.skip(f"this Pillow cannot read what it wrote: {error}")
+    np.testing.assert_array_equal(read_rgb(path), expected)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "PA"])
