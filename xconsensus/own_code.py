@@ -123,7 +123,7 @@ def contained() -> Iterator[None]:
         (torch.set_num_threads, torch.get_num_threads()),
         (torch.autograd.set_detect_anomaly, torch.is_anomaly_enabled()),
     ]
-    device = torch.get_default_device()
+    device = torch.empty(0).device  # torch.get_default_device fails once it was set to None, up to torch 2.7 at least
     handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
     sys.argv = sys.argv[:1]
     try:
@@ -139,7 +139,7 @@ def contained() -> Iterator[None]:
         for number, handler in handlers.items():
             if signal.getsignal(number) is not handler:
                 signal.signal(number, handler)
-        if torch.get_default_device() != device:
+        if torch.empty(0).device != device:
             torch.set_default_device(None)
         with suppress(OSError):
             os.chdir(folder)
