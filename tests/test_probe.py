@@ -407,6 +407,7 @@ def test_pretrained_weights_of_other_classes_are_refused_without_training(
         "torch.set_grad_enabled(False)",
         "torch.use_deterministic_algorithms(True)",
         "torch.set_default_device('meta')",
+        "torch.set_default_device('cuda:7')",
         "torch.backends.cudnn.benchmark = True",
         "torch.set_float32_matmul_precision('medium')",
         "import os; os.chdir('/')",

@@ -100,6 +100,19 @@ def _own_draws() -> Iterator[None]:
             np.random.set_state(arrays)  # noqa: NPY002
 
 
+def _default_device() -> Any:
+    """Where torch makes tensors; None where that device is not there.
+
+    torch.get_default_device fails on one that is not there, and up to torch 2.7 once it was set to None.
+    """
+    import torch
+
+    try:
+        return torch.empty(0).device
+    except Exception:  # torch raises anything
+        return None
+
+
 @contextmanager
 def contained() -> Iterator[None]:
     """Run own code, such as a whole training script, without arguments; what it switches in this process is put back.
@@ -123,7 +136,7 @@ def contained() -> Iterator[None]:
         (torch.set_num_threads, torch.get_num_threads()),
         (torch.autograd.set_detect_anomaly, torch.is_anomaly_enabled()),
     ]
-    device = torch.empty(0).device  # torch.get_default_device fails once it was set to None, up to torch 2.7 at least
+    device = _default_device()
     handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
     sys.argv = sys.argv[:1]
     try:
@@ -139,7 +152,7 @@ def contained() -> Iterator[None]:
         for number, handler in handlers.items():
             if signal.getsignal(number) is not handler:
                 signal.signal(number, handler)
-        if torch.empty(0).device != device:
+        if _default_device() != device:
             torch.set_default_device(None)
         with suppress(OSError):
             os.chdir(folder)
