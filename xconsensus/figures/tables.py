@@ -206,29 +206,30 @@ def measures(
     members: Mapping[str, pd.DataFrame], measured: Mapping[str, pd.DataFrame], level: float = 0.95
 ) -> pd.DataFrame:
     """`scores.measures.with_accuracy` of each explainer's members.csv and measures.csv, one below the other."""
-    found = [with_accuracy(measured[name], members[name], level).assign(explainer=name) for name in members]
-    table = pd.concat(found, ignore_index=True)
-    return table[["explainer", *table.columns.drop("explainer")]]
+    return _one_below_the_other({name: with_accuracy(measured[name], members[name], level) for name in members})
 
 
 def rules(
     members: Mapping[str, pd.DataFrame], by_rules: Mapping[str, pd.DataFrame], level: float = 0.95
 ) -> pd.DataFrame:
     """`scores.rules.by_rule` of each explainer's members.csv and rules.csv, one below the other."""
-    table = pd.concat([by_rule(by_rules[name], members[name], level).assign(explainer=name) for name in by_rules])
-    return table[["explainer", *table.columns.drop("explainer")]]
+    return _one_below_the_other({name: by_rule(by_rules[name], members[name], level) for name in by_rules})
 
 
 def intervals(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Each explainer's intervals.csv, one below the other."""
-    table = pd.concat([table.assign(explainer=name) for name, table in tables.items()], ignore_index=True)
-    return table[["explainer", *table.columns.drop("explainer")]]
+    return _one_below_the_other(tables)
 
 
 def baselines(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Each explainer's baselines.csv, one below the other."""
-    table = pd.concat([table.assign(explainer=name) for name, table in tables.items()])
-    return table[["explainer", *table.columns.drop("explainer")]].fillna({"members_below": ""})
+    return _one_below_the_other(tables).fillna({"members_below": ""})
+
+
+def _one_below_the_other(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The explainers' tables in one, whose first column names the explainer."""
+    table = pd.concat([table.assign(explainer=name) for name, table in tables.items()], ignore_index=True)
+    return table[["explainer", *table.columns.drop("explainer")]]
 
 
 def estimation(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
